@@ -1,0 +1,36 @@
+# Tepui. `make run` to see it work, `make test` to check it; both need nothing but a
+# Rust toolchain and install what else is missing. CONTRIBUTING.md says the rest.
+
+CARGO ?= cargo
+# The system's RocksDB, where the compiler says this machine keeps its libraries.
+MULTIARCH := $(shell cc -print-multiarch 2>/dev/null)
+ifneq ($(MULTIARCH),)
+export ROCKSDB_LIB_DIR ?= /usr/lib/$(MULTIARCH)
+endif
+
+.PHONY: run test lint bench images setup
+
+run: setup ## Build, start a cluster on 127.0.0.1, run a small workload, stay up until Ctrl-C
+	@echo "==> building (the first time takes a few minutes)"
+	@$(CARGO) build --release --bins
+	@scripts/docker.sh || echo "==> no Docker engine: tasks run as processes"
+	@target/release/tepui local --demo
+
+test: setup ## Every test, from nothing
+	@scripts/docker.sh
+	@scripts/test.sh
+
+lint: setup ## Formatting and clippy, as CI wants them
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+bench: setup ## Launch rates over real sockets; see `tepui-bench --help` for more
+	$(CARGO) build --release --bins
+	target/release/tepui-bench launch
+	target/release/tepui-bench docker
+
+images: setup ## Container images from what is built here, no outside registry
+	@scripts/images.sh
+
+setup:
+	@scripts/setup.sh
