@@ -1,0 +1,71 @@
+//! What an operator sets, as the machine needs it: durations, limits, who the
+//! master is. Names follow the Mesos flags.
+
+use core::time::Duration;
+use std::collections::BTreeSet;
+
+use tepui_allocator::Options as AllocatorOptions;
+use tepui_model::wire;
+
+/// Settings of one machine. Equal on every master of a cluster where they decide
+/// replicated facts; nothing depends on it for safety.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Cluster id given to a state that has none yet (`FormCluster`).
+    pub cluster_id: String,
+    /// What SUBSCRIBED and GET_MASTER say about this master; `id` is replaced by
+    /// the master id of the birth.
+    pub master_info: wire::MasterInfo,
+    /// Between two HEARTBEAT events of a subscription; 15 s.
+    pub heartbeat_interval: Duration,
+    /// `--agent_ping_timeout`: between two pings of an agent; 15 s.
+    pub agent_ping_timeout: Duration,
+    /// `--max_agent_ping_timeouts`: pings without an answer until unreachable; 5.
+    pub max_agent_ping_timeouts: u32,
+    /// `--agent_reregister_timeout`: how long a disconnected agent may stay away; 10 min.
+    pub agent_reregister_timeout: Duration,
+    /// `--offer_timeout`: age at which an offer is rescinded; `None` = never.
+    pub offer_timeout: Option<Duration>,
+    /// `--root_submissions`: frameworks and tasks may run as root; true.
+    pub root_submissions: bool,
+    /// `--roles`: when set, the only roles that frameworks may subscribe to.
+    pub roles: Option<BTreeSet<String>>,
+    /// `--require_agent_domain`: agents without a domain are refused.
+    pub require_agent_domain: bool,
+    /// The allocator's settings, `allocation_interval` among them.
+    pub allocator: AllocatorOptions,
+    /// Steps of work (agent and client pairs) of one slice of an allocation cycle;
+    /// about 1 ms.
+    pub allocation_budget: u32,
+    /// `--max_operator_event_stream_subscribers` and the like stay in the shell;
+    /// this bounds the tasks that one explicit RECONCILE may name.
+    pub max_reconcile_tasks: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            cluster_id: String::new(),
+            master_info: wire::MasterInfo::default(),
+            heartbeat_interval: Duration::from_secs(15),
+            agent_ping_timeout: Duration::from_secs(15),
+            max_agent_ping_timeouts: 5,
+            agent_reregister_timeout: Duration::from_secs(600),
+            offer_timeout: None,
+            root_submissions: true,
+            roles: None,
+            require_agent_domain: false,
+            allocator: AllocatorOptions::default(),
+            allocation_budget: 20_000,
+            max_reconcile_tasks: 1_000_000,
+        }
+    }
+}
+
+impl Config {
+    /// Time without a ping after which an agent gives a master up:
+    /// `agent_ping_timeout` times `max_agent_ping_timeouts` (75 s).
+    pub fn total_ping_timeout(&self) -> Duration {
+        self.agent_ping_timeout * self.max_agent_ping_timeouts
+    }
+}
