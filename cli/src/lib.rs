@@ -1,1 +1,105 @@
-//! Placeholder.
+//! The operator's command line: try a cluster, run tasks, look at what runs.
+//!
+//! One file a command under `commands/`. What several share: `api` reads a master's or
+//! an agent's HTTP endpoints, `output` prints tables or JSON, `sandbox` follows a task's
+//! files.
+//!
+//! # Invariants
+//!
+//! - Commands speak only the public HTTP and gRPC interfaces; `local` alone starts
+//!   masters and agents, and then uses them through their sockets too.
+//! - Exit status: 0 success, 1 a failure with a reason on standard error, 2 wrong usage;
+//!   `run` returns its task's own status.
+//! - Standard output carries results only, so that `--json` can be piped.
+
+mod api;
+mod commands;
+mod output;
+mod sandbox;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Talk to a Tepui cluster, or start one.
+#[derive(Debug, Parser)]
+#[command(name = "tepui", version, about, max_term_width = 100)]
+struct Arguments {
+    /// Master to talk to; any master of the cluster will do
+    #[arg(
+        long,
+        global = true,
+        env = "TEPUI_MASTER",
+        default_value = "127.0.0.1:5050",
+        value_name = "HOST:PORT"
+    )]
+    master: String,
+    /// Print JSON instead of a table
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a whole cluster in this process, for trying things out
+    Local(commands::local::Options),
+    /// Run a task now, stream its output, return its exit status
+    Run(commands::run::Options),
+    /// List tasks
+    Ps(commands::ps::Options),
+    /// List agents
+    Agents(commands::agents::Options),
+    /// List frameworks
+    Frameworks(commands::frameworks::Options),
+    /// Print what a task wrote
+    Logs(commands::logs::Options),
+    /// Kill a task of any framework
+    Kill(commands::kill::Options),
+}
+
+/// What every command gets besides its own options.
+#[derive(Debug, Clone)]
+struct Context {
+    master: String,
+    json: bool,
+}
+
+/// Parses the command line, runs the command, prints its error.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let context = Context {
+        master: arguments.master,
+        json: arguments.json,
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("tepui: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async {
+        match arguments.command {
+            Command::Local(options) => commands::local::run(&context, options).await,
+            Command::Run(options) => commands::run::run(&context, options).await,
+            Command::Ps(options) => commands::ps::run(&context, options).await,
+            Command::Agents(options) => commands::agents::run(&context, options).await,
+            Command::Frameworks(options) => commands::frameworks::run(&context, options).await,
+            Command::Logs(options) => commands::logs::run(&context, options).await,
+            Command::Kill(options) => commands::kill::run(&context, options).await,
+        }
+    });
+    // A task that ignores the end of the program must not hold it up.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tepui: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

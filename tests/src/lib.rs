@@ -1,1 +1,1 @@
-//! Placeholder.
+//! What the tests of real processes share.

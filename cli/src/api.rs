@@ -1,0 +1,160 @@
+//! Reads of a master's and an agent's HTTP endpoints.
+
+use crate::Context;
+use anyhow::{Context as _, Result, bail};
+use reqwest::{Client, StatusCode};
+use serde_json::Value;
+use std::time::Duration;
+
+/// How long an endpoint may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A client of the cluster's HTTP endpoints; follows a follower's redirect to the leader.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    client: Client,
+    master: String,
+}
+
+impl Api {
+    pub(crate) fn new(context: &Context) -> Result<Self> {
+        // Needed once in a process; a second installation changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .timeout(PATIENCE)
+            .build()?;
+        Ok(Self {
+            client,
+            master: context.master.clone(),
+        })
+    }
+
+    /// GET of a master's endpoint.
+    pub(crate) async fn master(&self, path: &str, query: &[(&str, &str)]) -> Result<Value> {
+        self.get(&self.master, path, query).await.with_context(|| {
+            format!(
+                "master {} cannot be asked; is it running? (`tepui local` starts one, --master or TEPUI_MASTER names another)",
+                self.master
+            )
+        })
+    }
+
+    /// GET of an agent's endpoint; `agent` is `host:port`.
+    pub(crate) async fn agent(
+        &self,
+        agent: &str,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Value> {
+        self.get(agent, path, query)
+            .await
+            .with_context(|| format!("agent {agent} cannot be asked"))
+    }
+
+    async fn get(&self, address: &str, path: &str, query: &[(&str, &str)]) -> Result<Value> {
+        let mut url = reqwest::Url::parse(&format!("http://{address}{path}"))
+            .with_context(|| format!("{address:?} is not of the form host:port"))?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let response = self.client.get(url).send().await?;
+        let status = response.status();
+        let body = response.bytes().await?;
+        if status != StatusCode::OK {
+            let text = String::from_utf8_lossy(&body);
+            bail!("{path} answered {status}: {}", text.trim());
+        }
+        serde_json::from_slice(&body).with_context(|| format!("{path} did not answer JSON"))
+    }
+
+    /// POST of a JSON body to a master; the answer's text on success.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<String> {
+        let response = self
+            .client
+            .post(format!("http://{}{path}", self.master))
+            .header("content-type", "application/json")
+            .body(body.to_string())
+            .send()
+            .await
+            .with_context(|| format!("master {} cannot be asked", self.master))?;
+        let status = response.status();
+        let text = response.text().await?;
+        if !status.is_success() {
+            bail!("{}", text.trim());
+        }
+        Ok(text)
+    }
+
+    /// All tasks that the master remembers, newest first.
+    pub(crate) async fn tasks(&self) -> Result<Vec<Value>> {
+        let answer = self.master("/tasks", &[("limit", "1000000")]).await?;
+        list(answer, "tasks")
+    }
+
+    /// The one task with this id, or a prefix of it that only one task has. Of several
+    /// frameworks' tasks with the same id the newest is taken unless one still runs.
+    pub(crate) async fn task(&self, id: &str) -> Result<Value> {
+        let tasks = self.tasks().await?;
+        let exact: Vec<&Value> = tasks.iter().filter(|task| task["id"] == id).collect();
+        let candidates = if exact.is_empty() {
+            tasks
+                .iter()
+                .filter(|task| task["id"].as_str().is_some_and(|it| it.starts_with(id)))
+                .collect()
+        } else {
+            exact
+        };
+        let mut names: Vec<&str> = candidates.iter().map(|it| text(it, "id")).collect();
+        names.dedup();
+        match (candidates.as_slice(), names.len()) {
+            ([], _) => bail!("no task {id:?}; `tepui ps --all` lists them"),
+            (_, 2..) => bail!("{id:?} is the beginning of several tasks: {}", names.join(", ")),
+            (several, _) => {
+                let live = several.iter().find(|task| !is_terminal(text(task, "state")));
+                Ok((*live.unwrap_or(&several[0])).clone())
+            }
+        }
+    }
+
+    /// Where an agent listens, as `host:port`.
+    pub(crate) async fn agent_address(&self, agent_id: &str) -> Result<String> {
+        let agents = list(self.master("/slaves", &[]).await?, "slaves")?;
+        let agent = agents
+            .iter()
+            .find(|agent| agent["id"] == agent_id)
+            .with_context(|| format!("agent {agent_id} is not registered any more"))?;
+        text(agent, "pid")
+            .split_once('@')
+            .map(|(_, address)| address.to_owned())
+            .with_context(|| format!("agent {agent_id} has no address"))
+    }
+}
+
+/// The array under `key`.
+pub(crate) fn list(mut answer: Value, key: &str) -> Result<Vec<Value>> {
+    match answer[key].take() {
+        Value::Array(items) => Ok(items),
+        _ => bail!("the answer has no {key:?}"),
+    }
+}
+
+/// The string under `key`, empty when there is none.
+pub(crate) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+/// Whether a task in this state has ended.
+pub(crate) fn is_terminal(state: &str) -> bool {
+    matches!(
+        state,
+        "TASK_FINISHED"
+            | "TASK_FAILED"
+            | "TASK_KILLED"
+            | "TASK_LOST"
+            | "TASK_ERROR"
+            | "TASK_DROPPED"
+            | "TASK_GONE"
+            | "TASK_GONE_BY_OPERATOR"
+    )
+}

@@ -1,0 +1,9 @@
+//! One file a command.
+
+pub(crate) mod agents;
+pub(crate) mod frameworks;
+pub(crate) mod kill;
+pub(crate) mod local;
+pub(crate) mod logs;
+pub(crate) mod ps;
+pub(crate) mod run;
