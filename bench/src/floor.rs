@@ -1,0 +1,59 @@
+//! What the machine itself can do: the denominators of the ratios.
+
+use anyhow::Result;
+use std::{
+    fs::File,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// Median time of an append of `bytes` with `fdatasync`, over `rounds`.
+pub(crate) fn synced_append(folder: &Path, bytes: usize, rounds: usize) -> Result<Duration> {
+    let mut file = File::create(folder.join("floor"))?;
+    let data = vec![7; bytes];
+    let mut times = Vec::with_capacity(rounds);
+    for _ in 0..rounds {
+        let started = Instant::now();
+        file.write_all(&data)?;
+        file.sync_data()?;
+        times.push(started.elapsed());
+    }
+    Ok(median(times))
+}
+
+/// Median round trip of one byte over loopback TCP.
+pub(crate) fn round_trip(rounds: usize) -> Result<Duration> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let address = listener.local_addr()?;
+    let echo = std::thread::spawn(move || -> Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        stream.set_nodelay(true)?;
+        let mut byte = [0];
+        for _ in 0..rounds {
+            stream.read_exact(&mut byte)?;
+            stream.write_all(&byte)?;
+        }
+        Ok(())
+    });
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    let mut byte = [1];
+    let mut times = Vec::with_capacity(rounds);
+    for _ in 0..rounds {
+        let started = Instant::now();
+        stream.write_all(&byte)?;
+        stream.read_exact(&mut byte)?;
+        times.push(started.elapsed());
+    }
+    echo.join()
+        .map_err(|_| anyhow::anyhow!("the echo thread panicked"))??;
+    Ok(median(times))
+}
+
+/// The middle of the sorted times; zero of none.
+pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
