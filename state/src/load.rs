@@ -1,0 +1,222 @@
+//! Rows as bytes: out to the disk, and back at the start of a process.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use tepui_model::{log, wire::quota::QuotaConfig};
+
+use crate::{
+    key::{KeyError, RowKey},
+    state::ClusterState,
+};
+
+/// Why rows are not a state.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A key that is none.
+    #[error("stored row has no readable key")]
+    Key(#[source] KeyError),
+    /// A row that does not decode.
+    #[error("stored row {key:?} cannot be decoded")]
+    Row {
+        /// Names the row.
+        key: RowKey,
+        /// What is wrong with its bytes.
+        #[source]
+        source: prost::DecodeError,
+    },
+    /// A row that lies under a key that is not its own.
+    #[error("stored row {key:?} holds the row {found:?}")]
+    Misplaced {
+        /// Where the row lies.
+        key: RowKey,
+        /// Where it belongs.
+        found: RowKey,
+    },
+}
+
+impl ClusterState {
+    /// Rebuilds a state from the keys and rows of [`ClusterState::rows`] or
+    /// [`ClusterState::take_dirty`], in any order. Nothing is dirty afterwards.
+    ///
+    /// # Errors
+    /// The store is damaged or of a newer release.
+    pub fn load<K, V>(rows: impl IntoIterator<Item = (K, V)>) -> Result<ClusterState, LoadError>
+    where
+        K: AsRef<[u8]>,
+        V: AsRef<[u8]>,
+    {
+        let mut state = ClusterState::new();
+        for (key, row) in rows {
+            let key = RowKey::from_bytes(key.as_ref()).map_err(LoadError::Key)?;
+            state.load_row(key, row.as_ref())?;
+        }
+        state.ledger.start_tracking();
+        Ok(state)
+    }
+
+    fn load_row(&mut self, key: RowKey, bytes: &[u8]) -> Result<(), LoadError> {
+        fn decode<M: Message + Default>(key: &RowKey, bytes: &[u8]) -> Result<Arc<M>, LoadError> {
+            M::decode(bytes).map(Arc::new).map_err(|source| {
+                let key = key.clone();
+                LoadError::Row { key, source }
+            })
+        }
+        let found = match &key {
+            RowKey::Cluster => {
+                self.put_cluster(decode(&key, bytes)?);
+                RowKey::Cluster
+            }
+            RowKey::Agent(_) => {
+                let row: Arc<log::Agent> = decode(&key, bytes)?;
+                let id = row.agent_id.as_str().into();
+                let found = RowKey::Agent(row.agent_id.as_str().into());
+                self.put_agent(id, row);
+                found
+            }
+            RowKey::Command(agent, _) => {
+                let row: Arc<log::Command> = decode(&key, bytes)?;
+                let found = RowKey::Command(agent.clone(), row.sequence);
+                self.put_command(agent.clone(), row);
+                found
+            }
+            RowKey::Framework(_) => {
+                let row: Arc<log::Framework> = decode(&key, bytes)?;
+                let found = RowKey::Framework(row.framework_id.as_str().into());
+                self.put_framework(row.framework_id.as_str().into(), row);
+                found
+            }
+            RowKey::Task(..) => {
+                let row: Arc<log::Task> = decode(&key, bytes)?;
+                let found = RowKey::Task(
+                    row.framework_id.as_str().into(),
+                    row.task_id.as_str().into(),
+                );
+                self.put_task(row);
+                found
+            }
+            RowKey::CompletedTask(..) => {
+                let row: Arc<log::Task> = decode(&key, bytes)?;
+                let found =
+                    RowKey::CompletedTask(row.framework_id.as_str().into(), row.ring_sequence);
+                self.put_completed_task(row);
+                found
+            }
+            RowKey::Executor(..) => {
+                let row: Arc<log::Executor> = decode(&key, bytes)?;
+                let found = RowKey::Executor(
+                    row.framework_id.as_str().into(),
+                    row.agent_id.as_str().into(),
+                    row.executor_id.as_str().into(),
+                );
+                self.put_executor(row);
+                found
+            }
+            RowKey::Operation(_) => {
+                let row: Arc<log::OfferOperation> = decode(&key, bytes)?;
+                let found = RowKey::Operation(row.uuid.as_str().into());
+                self.put_operation(row);
+                found
+            }
+            RowKey::Weight(_) => {
+                let row: Arc<log::Weight> = decode(&key, bytes)?;
+                let found = RowKey::Weight(row.role.as_str().into());
+                self.put_weight(row);
+                found
+            }
+            RowKey::Quota(_) => {
+                let row: Arc<QuotaConfig> = decode(&key, bytes)?;
+                let found = RowKey::Quota(row.role.as_str().into());
+                self.put_quota(row);
+                found
+            }
+            RowKey::Maintenance => {
+                self.put_maintenance(decode(&key, bytes)?);
+                RowKey::Maintenance
+            }
+        };
+        match found == key {
+            true => Ok(()),
+            false => Err(LoadError::Misplaced { key, found }),
+        }
+    }
+
+    /// Every key, in order.
+    pub(crate) fn keys(&self) -> Vec<RowKey> {
+        let mut keys = vec![RowKey::Cluster];
+        keys.extend(self.agents.keys().cloned().map(RowKey::Agent));
+        for (agent, table) in &self.commands {
+            keys.extend(table.keys().map(|it| RowKey::Command(agent.clone(), *it)));
+        }
+        keys.extend(self.frameworks.keys().cloned().map(RowKey::Framework));
+        for (framework, table) in &self.tasks {
+            let key = |it: &_| RowKey::Task(framework.clone(), Clone::clone(it));
+            keys.extend(table.keys().map(key));
+        }
+        for (framework, table) in &self.completed_tasks {
+            let key = |it: &u64| RowKey::CompletedTask(framework.clone(), *it);
+            keys.extend(table.keys().map(key));
+        }
+        for (agent, table) in &self.executors {
+            keys.extend(table.keys().map(|(framework, executor)| {
+                RowKey::Executor(framework.clone(), agent.clone(), executor.clone())
+            }));
+        }
+        keys.extend(self.operations.keys().cloned().map(RowKey::Operation));
+        keys.extend(self.weights.keys().cloned().map(RowKey::Weight));
+        keys.extend(self.quotas.keys().cloned().map(RowKey::Quota));
+        keys.extend(self.maintenance.as_ref().map(|_| RowKey::Maintenance));
+        keys.sort();
+        keys
+    }
+
+    /// The encoded row, when there is one.
+    pub(crate) fn row_bytes(&self, key: &RowKey) -> Option<Bytes> {
+        fn encode<V: Message + Clone>(slot: Option<&crate::ledger::Slot<V>>) -> Option<Bytes> {
+            slot.map(|it| it.row.encode_to_vec().into())
+        }
+        match key {
+            RowKey::Cluster => encode(Some(&self.cluster)),
+            RowKey::Agent(agent) => encode(self.agents.get(agent)),
+            RowKey::Command(agent, sequence) => encode(self.commands.get(agent)?.get(sequence)),
+            RowKey::Framework(framework) => encode(self.frameworks.get(framework)),
+            RowKey::Task(framework, task) => encode(self.tasks.get(framework)?.get(task)),
+            RowKey::CompletedTask(framework, place) => {
+                encode(self.completed_tasks.get(framework)?.get(place))
+            }
+            RowKey::Executor(framework, agent, executor) => encode(
+                self.executors
+                    .get(agent)?
+                    .get(&(framework.clone(), executor.clone())),
+            ),
+            RowKey::Operation(uuid) => encode(self.operations.get(uuid)),
+            RowKey::Weight(role) => encode(self.weights.get(role)),
+            RowKey::Quota(role) => encode(self.quotas.get(role)),
+            RowKey::Maintenance => encode(self.maintenance.as_ref()),
+        }
+    }
+
+    /// Every row: key and bytes, by key.
+    pub fn rows(&self) -> impl Iterator<Item = (Bytes, Bytes)> {
+        self.keys()
+            .into_iter()
+            .filter_map(|key| Some((key.to_bytes().into(), self.row_bytes(&key)?)))
+    }
+
+    /// The rows that changed since the last call, by key: the newest bytes, or `None` for a row
+    /// that is gone (which may never have been written). A copy tracks nothing and yields
+    /// nothing. After [`ClusterState::new`] the cluster's row is dirty.
+    pub fn take_dirty(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
+        self.ledger
+            .take_dirty()
+            .into_iter()
+            .map(|key| (key.to_bytes().into(), self.row_bytes(&key)))
+            .collect()
+    }
+
+    /// Number of rows that [`ClusterState::take_dirty`] would hand out.
+    pub fn dirty_len(&self) -> usize {
+        self.ledger.dirty_len()
+    }
+}
