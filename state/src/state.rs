@@ -118,7 +118,10 @@ impl ClusterState {
     }
 
     /// Commands that the agent has not confirmed, oldest first.
-    pub fn pending_commands(&self, agent: &AgentId) -> impl Iterator<Item = &Arc<log::Command>> {
+    pub fn pending_commands(
+        &self,
+        agent: &AgentId,
+    ) -> impl Iterator<Item = &Arc<log::Command>> + use<'_> {
         rows(self.commands.get(agent)).map(|(_, row)| row)
     }
 
@@ -173,7 +176,7 @@ impl ClusterState {
     pub fn tasks_of_framework(
         &self,
         framework: &FrameworkId,
-    ) -> impl Iterator<Item = (&TaskId, &Arc<log::Task>)> {
+    ) -> impl Iterator<Item = (&TaskId, &Arc<log::Task>)> + use<'_> {
         rows(self.tasks.get(framework))
     }
 
@@ -181,7 +184,7 @@ impl ClusterState {
     pub fn tasks_of_agent(
         &self,
         agent: &AgentId,
-    ) -> impl Iterator<Item = (&FrameworkId, &TaskId, &Arc<log::Task>)> {
+    ) -> impl Iterator<Item = (&FrameworkId, &TaskId, &Arc<log::Task>)> + use<'_> {
         self.indexes
             .tasks_by_agent
             .get(agent)
@@ -194,20 +197,21 @@ impl ClusterState {
     pub fn unreachable_tasks(
         &self,
         framework: &FrameworkId,
-    ) -> impl Iterator<Item = &Arc<log::Task>> {
+    ) -> impl Iterator<Item = &Arc<log::Task>> + use<'_> {
+        let tasks = self.tasks.get(framework);
         self.indexes
             .unreachable_tasks
             .get(framework)
             .into_iter()
             .flat_map(BTreeMap::values)
-            .filter_map(|task| self.task(framework, task))
+            .filter_map(move |task| Some(&tasks?.get(task)?.row))
     }
 
     /// The framework's ring of completed tasks, oldest first.
     pub fn completed_tasks(
         &self,
         framework: &FrameworkId,
-    ) -> impl ExactSizeIterator<Item = &Arc<log::Task>> {
+    ) -> impl ExactSizeIterator<Item = &Arc<log::Task>> + use<'_> {
         rows(self.completed_tasks.get(framework)).map(|(_, row)| row)
     }
 
@@ -237,7 +241,7 @@ impl ClusterState {
     pub fn executors_of_agent(
         &self,
         agent: &AgentId,
-    ) -> impl Iterator<Item = (&FrameworkId, &ExecutorId, &Arc<log::Executor>)> {
+    ) -> impl Iterator<Item = (&FrameworkId, &ExecutorId, &Arc<log::Executor>)> + use<'_> {
         rows(self.executors.get(agent))
             .map(|((framework, executor), row)| (framework, executor, row))
     }
@@ -246,13 +250,14 @@ impl ClusterState {
     pub fn executors_of_framework(
         &self,
         framework: &FrameworkId,
-    ) -> impl Iterator<Item = &Arc<log::Executor>> {
+    ) -> impl Iterator<Item = &Arc<log::Executor>> + use<'_> {
+        let id = framework.clone();
         self.indexes
             .executors_by_framework
             .get(framework)
             .into_iter()
             .flatten()
-            .filter_map(|(agent, executor)| self.executor(framework, agent, executor))
+            .filter_map(move |(agent, executor)| self.executor(&id, agent, executor))
     }
 
     // ------------------------------------------------------------ operations
@@ -271,7 +276,7 @@ impl ClusterState {
     pub fn operations_of_agent(
         &self,
         agent: &AgentId,
-    ) -> impl Iterator<Item = &Arc<log::OfferOperation>> {
+    ) -> impl Iterator<Item = &Arc<log::OfferOperation>> + use<'_> {
         self.named(self.indexes.operations_by_agent.get(agent))
     }
 
@@ -279,7 +284,7 @@ impl ClusterState {
     pub fn operations_of_framework(
         &self,
         framework: &FrameworkId,
-    ) -> impl Iterator<Item = &Arc<log::OfferOperation>> {
+    ) -> impl Iterator<Item = &Arc<log::OfferOperation>> + use<'_> {
         self.named(self.indexes.operations_by_framework.get(framework))
     }
 
