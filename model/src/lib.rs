@@ -16,8 +16,12 @@
 //!   version does not know travel on.
 //! - Nothing that iterates a hash table reaches an output.
 
+pub mod agent;
+pub mod attribute;
+pub mod framework;
 pub mod id;
 pub mod label;
+mod payload;
 pub mod resources;
 pub mod role;
 pub mod time;

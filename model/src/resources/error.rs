@@ -51,6 +51,8 @@ pub enum Error {
         "cannot read {text:?}: {fault}; expected name(role):value;..., such as cpus:4;ports:[31000-32000]"
     )]
     Text { text: String, fault: &'static str },
+    #[error("cannot read {text:?}: {fault}; expected name:value;..., such as rack:r1;cores:8")]
+    Attribute { text: String, fault: &'static str },
     #[error("{missing} is not contained in {available}")]
     NotContained { missing: String, available: String },
     #[error("resource {name:?} has no reservation to remove")]

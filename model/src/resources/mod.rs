@@ -33,6 +33,7 @@ pub use ranges::{MAX_RANGES, Range, Ranges};
 pub use reservation::{Reservation, ReservationKind};
 pub use resource::Resource;
 pub use scalar::Scalar;
+pub(crate) use text::parse_value;
 pub use value::{MAX_ITEMS, Set, Value};
 pub use views::Summary;
 pub use wire_form::{MAX_RESOURCES, ResourceFormat};
