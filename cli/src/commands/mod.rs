@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub(crate) mod agents;
+pub(crate) mod demo;
 pub(crate) mod frameworks;
 pub(crate) mod kill;
 pub(crate) mod local;
