@@ -18,12 +18,15 @@
 
 pub mod agent;
 pub mod attribute;
+pub mod executor;
 pub mod framework;
 pub mod id;
 pub mod label;
+pub mod offer;
 mod payload;
 pub mod resources;
 pub mod role;
+pub mod task;
 pub mod time;
 
 pub use id::{

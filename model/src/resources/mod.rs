@@ -36,6 +36,7 @@ pub use scalar::Scalar;
 pub(crate) use text::parse_value;
 pub use value::{MAX_ITEMS, Set, Value};
 pub use views::Summary;
+pub(crate) use wire_form::allocation_info;
 pub use wire_form::{MAX_RESOURCES, ResourceFormat};
 
 use std::{fmt, ops};
