@@ -18,11 +18,14 @@
 
 pub mod agent;
 pub mod attribute;
+pub mod call;
+pub mod event;
 pub mod executor;
 pub mod framework;
 pub mod id;
 pub mod label;
 pub mod offer;
+pub mod operation;
 mod payload;
 pub mod resources;
 pub mod role;
