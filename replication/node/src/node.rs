@@ -1,0 +1,789 @@
+//! The node: what happens goes in, what must be done comes out.
+
+use std::{collections::VecDeque, fmt};
+
+use bytes::Bytes;
+use raft::{
+    RawNode, SnapshotStatus, StateRole,
+    eraftpb::{self, EntryType, MessageType},
+};
+
+use crate::{
+    NodeId,
+    codec::{self, Decision, State},
+    disk::{Batch, Disk, Stored},
+    log::Log,
+    members::{MemberChange, Members},
+};
+
+/// What a node is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node; not 0.
+    pub id: NodeId,
+    /// Election time-outs are drawn from this, the node, the term and the leader.
+    pub seed: u64,
+    /// Ticks without a leader before an election, at least; at most twice as many.
+    pub election_ticks: usize,
+    /// Ticks between heartbeats; fewer than `election_ticks`.
+    pub heartbeat_ticks: usize,
+    /// Entries sent in one message, in bytes; one entry may be larger.
+    pub max_message_bytes: u64,
+    /// Messages with entries on their way to one peer.
+    pub max_inflight_messages: usize,
+    /// Newest entries kept in memory, in bytes; what is not durable or not committed stays anyway.
+    pub cache_bytes: u64,
+    /// The members of a new group, the same on every founder. What is stored wins.
+    pub founders: Members,
+    /// The last entry whose effects the owner has; the ones after are handed out.
+    pub applied: u64,
+}
+
+impl Config {
+    /// The settings of a group with ticks of 10 ms: elections after 150 to 300 ms.
+    pub fn new(id: NodeId, seed: u64, founders: Members) -> Config {
+        Config {
+            id,
+            seed,
+            election_ticks: 15,
+            heartbeat_ticks: 3,
+            max_message_bytes: 1 << 20,
+            max_inflight_messages: 256,
+            cache_bytes: 32 << 20,
+            founders,
+            applied: 0,
+        }
+    }
+}
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum NewError {
+    /// The settings contradict each other.
+    #[error("settings of the replicated log are not valid: {0}")]
+    Config(String),
+    /// The record beside the entries is damaged.
+    #[error("stored state of the replicated log cannot be read: {0}")]
+    State(String),
+    /// The log lacks entries which its owner has seen committed.
+    #[error(
+        "the log ends at entry {last_index}, but effects of entry {applied} are stored: \
+         the log has lost its end"
+    )]
+    LogTooShort {
+        /// Last entry of the log.
+        last_index: u64,
+        /// Last entry whose effects are stored.
+        applied: u64,
+    },
+    /// Entries whose effects the owner lacks are not in the log any more.
+    #[error(
+        "the log begins after entry {cut_index}, but effects are stored up to entry {applied} \
+         only: the stored rows are too old for this log"
+    )]
+    RowsTooOld {
+        /// Last entry that is not in the log any more.
+        cut_index: u64,
+        /// Last entry whose effects are stored.
+        applied: u64,
+    },
+}
+
+/// Why a message of a peer was dropped. The connection may stay.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// Not a message of this protocol.
+    #[error("message of a peer cannot be decoded: {0}")]
+    Malformed(String),
+    /// It is addressed to another node.
+    #[error("message is for node {to}, this is node {id}")]
+    NotForMe {
+        /// The node it names.
+        to: NodeId,
+        /// This node.
+        id: NodeId,
+    },
+    /// Only the leader's own machine proposes.
+    #[error("node {from} forwarded a proposal; proposals are made by the leader alone")]
+    Forwarded {
+        /// The sender.
+        from: NodeId,
+    },
+    /// The sender is no member (any more).
+    #[error("message comes from node {from}, which is no member")]
+    Stranger {
+        /// The sender.
+        from: NodeId,
+    },
+}
+
+/// Why a proposal was refused. The leadership that decided it is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// This node does not lead the term named, or its leadership is not announced yet.
+    #[error("this master does not lead term {term}")]
+    NotLeader {
+        /// The term of the proposal.
+        term: u64,
+    },
+    /// Leadership is being handed over.
+    #[error("the proposal was dropped: leadership is being handed over")]
+    Dropped,
+}
+
+/// What this node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Follows a leader, or none that it knows of.
+    Follower {
+        /// The newest term seen.
+        term: u64,
+        /// The leader of the term, when known.
+        leader: Option<NodeId>,
+    },
+    /// Asks for votes, or was elected but has not committed anything yet.
+    Candidate {
+        /// The term it asks for.
+        term: u64,
+    },
+    /// Leads, and everything committed before its term has been handed out: a machine may be
+    /// born.
+    Leader {
+        /// The term it leads.
+        term: u64,
+    },
+}
+
+/// A message for a peer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outgoing {
+    /// The receiver.
+    pub to: NodeId,
+    /// For [`Node::step`] there.
+    pub bytes: Bytes,
+}
+
+/// Something to write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Persist {
+    /// For [`Node::on_persisted`]; rises.
+    pub number: u64,
+    /// What to write.
+    pub batch: Batch,
+}
+
+/// A committed entry whose effects are to be applied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Committed {
+    /// Its place in the log. There are gaps: the log also holds entries of consensus itself.
+    pub index: u64,
+    /// The term in which it was decided and proposed.
+    pub term: u64,
+    /// Which of the term's proposals it is, as given to [`Node::propose`].
+    pub sequence: u64,
+    /// What was proposed.
+    pub data: Bytes,
+}
+
+/// The answer to [`Node::read_index`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Read {
+    /// As given.
+    pub context: Bytes,
+    /// When entries up to this one are applied, reads are as new as the question.
+    pub index: u64,
+}
+
+/// A place in the log that everything before is folded into. In [`Ready::restore`]: the log
+/// begins anew behind this entry; rows must come from another master, at least as new as this,
+/// before anything later is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Last entry whose effects the rows must hold.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+}
+
+/// What must be done, in the order of the fields.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ready {
+    /// The role, when it changed to anything but leader: before what follows.
+    pub deposed: Option<Role>,
+    /// To be sent at once. Losing them does no harm.
+    pub messages: Vec<Outgoing>,
+    /// To be written, after everything earlier; then [`Node::on_persisted`].
+    pub persist: Option<Persist>,
+    /// Rows to fetch from another master.
+    pub restore: Option<Ticket>,
+    /// To be applied.
+    pub committed: Vec<Committed>,
+    /// With this, everything up to the entry has been handed out: for [`Node::advance_applied`].
+    pub committed_to: Option<u64>,
+    /// The members, when they changed.
+    pub members: Option<Members>,
+    /// Answers to [`Node::read_index`].
+    pub reads: Vec<Read>,
+    /// The term, when this node became the leader that may propose: after everything above.
+    pub elected: Option<u64>,
+}
+
+// Of one Ready, until its write is confirmed.
+struct Outstanding {
+    // The write's number; several Readies may wait for one.
+    write: u64,
+    // The number that consensus knows.
+    ready: u64,
+    // What must not leave before.
+    messages: Vec<Outgoing>,
+}
+
+/// One member of the group; see the crate's documentation.
+pub struct Node<D: Disk> {
+    raw: RawNode<Log<D>>,
+    config: Config,
+    role: Role,
+    outstanding: VecDeque<Outstanding>,
+    // The last write given out.
+    writes: u64,
+    // Entries up to this one are durable.
+    durable: u64,
+    // Members or cut changed since the record was written.
+    state_changed: bool,
+    clear_log: bool,
+    cut_to: Option<u64>,
+    // Messages that became free with a confirmed write.
+    released: Vec<Outgoing>,
+    // Last entry that the owner has applied.
+    applied: u64,
+}
+
+impl<D: Disk> fmt::Debug for Node<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("id", &self.config.id)
+            .field("role", &self.role)
+            .field("applied", &self.applied)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<D: Disk> Node<D> {
+    /// Starts over what `disk` holds.
+    ///
+    /// # Errors
+    /// The settings, the stored record, or log and applied index do not go together.
+    pub fn new(config: Config, disk: D, stored: Stored) -> Result<Node<D>, NewError> {
+        let fresh = stored.state.is_none();
+        let mut state = match &stored.state {
+            None => State {
+                members: config.founders.clone(),
+                ..State::default()
+            },
+            Some(bytes) => State::decode(bytes).map_err(|it| NewError::State(it.to_string()))?,
+        };
+        if state.members.voters.is_empty() {
+            let text = "no voters: name the founding masters".to_owned();
+            return Err(NewError::Config(text));
+        }
+        if config.id == 0 {
+            return Err(NewError::Config("a node's id must not be 0".to_owned()));
+        }
+        let applied = config.applied;
+        let mut last_index = stored.last_index.max(state.cut_index);
+        // Rows that were fetched before the log behind them was durable.
+        let origin = stored.origin.filter(|it| it.index > last_index);
+        let anew = origin.is_some();
+        if let Some(origin) = origin {
+            last_index = origin.index;
+            state.cut_index = origin.index;
+            state.cut_term = origin.term;
+            state.members = origin.members;
+            state.members_index = origin.index;
+            if state.term < origin.term {
+                state.term = origin.term;
+                state.vote = 0;
+            }
+        }
+        if applied > last_index {
+            return Err(NewError::LogTooShort {
+                last_index,
+                applied,
+            });
+        }
+        if applied < state.cut_index {
+            return Err(NewError::RowsTooOld {
+                cut_index: state.cut_index,
+                applied,
+            });
+        }
+        // The record is not rewritten for a commit alone; what was applied was committed.
+        state.commit = state.commit.max(applied).min(last_index);
+        let settings = raft::Config {
+            id: config.id,
+            election_tick: config.election_ticks,
+            min_election_tick: config.election_ticks,
+            max_election_tick: 2 * config.election_ticks,
+            heartbeat_tick: config.heartbeat_ticks,
+            applied,
+            max_size_per_msg: config.max_message_bytes,
+            max_inflight_msgs: config.max_inflight_messages,
+            max_committed_size_per_ready: 16 << 20,
+            check_quorum: true,
+            pre_vote: true,
+            batch_append: true,
+            ..raft::Config::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let mut log = Log::new(disk, state, last_index);
+        if applied > 0 {
+            let term =
+                raft::Storage::term(&log, applied).map_err(|it| NewError::State(it.to_string()))?;
+            log.handed = (applied, term);
+        }
+        let raw =
+            RawNode::new(&settings, log, &logger).map_err(|it| NewError::Config(it.to_string()))?;
+        let mut node = Node {
+            role: Role::Follower {
+                term: raw.raft.term,
+                leader: None,
+            },
+            raw,
+            applied,
+            config,
+            outstanding: VecDeque::new(),
+            writes: 0,
+            durable: last_index,
+            state_changed: fresh || anew,
+            clear_log: anew,
+            cut_to: None,
+            released: Vec::new(),
+        };
+        node.settle();
+        Ok(node)
+    }
+
+    // Replaces the election time-out that the crate drew from the thread's randomness; after
+    // everything that may have drawn one, and without looking first, or chance would leak.
+    fn settle(&mut self) {
+        let raft = &mut self.raw.raft;
+        let mut hash = self.config.seed ^ 0x9e37_79b9_7f4a_7c15;
+        for part in [self.config.id, raft.term, raft.leader_id] {
+            hash ^= part.wrapping_mul(0xd6e8_feb8_6659_fd93);
+            hash = (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+            hash = (hash ^ (hash >> 29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            hash ^= hash >> 32;
+        }
+        let span = self.config.election_ticks as u64;
+        let draw = usize::try_from(hash % span).unwrap_or(0);
+        raft.set_randomized_election_timeout(self.config.election_ticks + draw);
+    }
+
+    fn is_sole_voter(&self) -> bool {
+        let members = &self.raw.store().state.members;
+        members.is_sole_voter(self.config.id)
+    }
+
+    // A sole voter wins its election in the instant it begins it, and consensus does not expect
+    // entries of its earlier leadership to be on their way to the disk then.
+    fn must_wait(&self) -> bool {
+        self.raw.raft.state != StateRole::Leader
+            && !self.outstanding.is_empty()
+            && self.is_sole_voter()
+    }
+
+    /// One tick of time has passed.
+    pub fn tick(&mut self) {
+        if self.must_wait() {
+            return;
+        }
+        self.raw.tick();
+        self.settle();
+    }
+
+    /// Asks for votes at once: a sole voter at its start, or one whose leader's connection broke.
+    /// Nothing happens on a leader or on a node without a vote.
+    pub fn campaign(&mut self) {
+        if self.must_wait() {
+            return;
+        }
+        // Refused by nodes that may not campaign, which is no mistake.
+        let _ = self.raw.campaign();
+        self.settle();
+    }
+
+    /// Gives up leadership, if this node leads. What was proposed may still be committed.
+    pub fn step_down(&mut self) {
+        if self.raw.raft.state == StateRole::Leader {
+            let term = self.raw.raft.term;
+            self.raw.raft.become_follower(term, 0);
+            self.settle();
+        }
+    }
+
+    /// Asks another voter to lead. Proposals are refused until it does or the attempt times out.
+    pub fn transfer_leadership(&mut self, to: NodeId) {
+        self.raw.transfer_leader(to);
+        self.settle();
+    }
+
+    /// A message of a peer has arrived.
+    ///
+    /// # Errors
+    /// It was dropped; see [`StepError`].
+    pub fn step(&mut self, bytes: Bytes) -> Result<(), StepError> {
+        let message =
+            codec::decode_message(bytes).map_err(|it| StepError::Malformed(it.to_string()))?;
+        let (id, to, from) = (self.config.id, message.to, message.from);
+        if to != id {
+            return Err(StepError::NotForMe { to, id });
+        }
+        if message.msg_type == MessageType::MsgPropose {
+            return Err(StepError::Forwarded { from });
+        }
+        let outcome = self.raw.step(message);
+        self.settle();
+        match outcome {
+            Err(raft::Error::StepPeerNotFound) => Err(StepError::Stranger { from }),
+            // Consensus drops what it cannot use; senders repeat what matters.
+            _ => Ok(()),
+        }
+    }
+
+    /// Proposes what was decided in `term` as the term's `sequence`th proposal; returns its
+    /// index.
+    ///
+    /// # Errors
+    /// The leadership that decided it is over.
+    pub fn propose(&mut self, term: u64, sequence: u64, data: Bytes) -> Result<u64, ProposeError> {
+        let leads = self.raw.raft.state == StateRole::Leader && self.raw.raft.term == term;
+        if !leads || self.role != (Role::Leader { term }) {
+            return Err(ProposeError::NotLeader { term });
+        }
+        let mut entry = eraftpb::Entry::default();
+        entry.data = data;
+        entry.context = Decision { term, sequence }.encode();
+        self.propose_entry(entry)
+    }
+
+    /// Proposes a change of the members.
+    ///
+    /// # Errors
+    /// This node does not lead, or leadership is being handed over. A change proposed before the
+    /// last one is done has no effect.
+    pub fn propose_members(&mut self, changes: &[MemberChange]) -> Result<u64, ProposeError> {
+        let Role::Leader { term } = self.role else {
+            let term = self.raw.raft.term;
+            return Err(ProposeError::NotLeader { term });
+        };
+        if self.raw.raft.state != StateRole::Leader || self.raw.raft.term != term {
+            return Err(ProposeError::NotLeader { term });
+        }
+        let mut entry = eraftpb::Entry::default();
+        entry.entry_type = EntryType::EntryConfChangeV2;
+        entry.data = codec::encode_change(changes);
+        self.propose_entry(entry)
+    }
+
+    fn propose_entry(&mut self, entry: eraftpb::Entry) -> Result<u64, ProposeError> {
+        let mut message = eraftpb::Message::default();
+        message.msg_type = MessageType::MsgPropose;
+        message.from = self.config.id;
+        message.entries = vec![entry].into();
+        let outcome = self.raw.raft.step(message);
+        self.settle();
+        match outcome {
+            Ok(()) => Ok(self.raw.raft.raft_log.last_index()),
+            Err(_) => Err(ProposeError::Dropped),
+        }
+    }
+
+    /// Asks whether this node still leads, and for the index that a read must have seen. The
+    /// answer, if any, is in a later [`Ready::reads`]; none comes when leadership is lost.
+    pub fn read_index(&mut self, context: Bytes) {
+        self.raw.read_index(context.to_vec());
+        self.settle();
+    }
+
+    /// The owner has applied everything up to the entry.
+    pub fn advance_applied(&mut self, index: u64) {
+        self.applied = self.applied.max(index);
+        self.tell_applied();
+    }
+
+    // Behind a ticket, rows are there before the log that begins behind them is durable; only
+    // then consensus may hear of it.
+    fn tell_applied(&mut self) {
+        let log = &self.raw.raft.raft_log;
+        let to = self.applied.min(log.persisted).min(log.committed);
+        if to > log.applied {
+            self.raw.advance_apply_to(to);
+            self.settle();
+        }
+    }
+
+    /// Entries up to and including the one named are not needed any more: their effects are
+    /// durable. Beyond what is applied nothing is cut.
+    pub fn compact(&mut self, index: u64) {
+        let index = index.min(self.applied).min(self.durable);
+        let log = self.raw.mut_store();
+        if index <= log.state.cut_index {
+            return;
+        }
+        let term = raft::Storage::term(log, index).expect("an entry inside the log");
+        log.cut(index, term);
+        self.cut_to = Some(index);
+        self.state_changed = true;
+    }
+
+    /// A peer could not be reached: what was sent last may be lost.
+    pub fn report_unreachable(&mut self, peer: NodeId) {
+        self.raw.report_unreachable(peer);
+        self.settle();
+    }
+
+    /// A peer has got, or failed to get, the rows that a ticket promised.
+    pub fn report_rows(&mut self, peer: NodeId, arrived: bool) {
+        let status = match arrived {
+            true => SnapshotStatus::Finish,
+            false => SnapshotStatus::Failure,
+        };
+        self.raw.report_snapshot(peer, status);
+        self.settle();
+    }
+
+    /// Everything up to the write has been written and, where asked for, is durable. What it
+    /// releases is in the next [`Ready`].
+    pub fn on_persisted(&mut self, number: u64) {
+        let mut ready = None;
+        while let Some(first) = self.outstanding.front()
+            && first.write <= number
+            && let Some(first) = self.outstanding.pop_front()
+        {
+            ready = Some(first.ready);
+            self.released.extend(first.messages);
+        }
+        if let Some(ready) = ready {
+            self.raw.on_persist_ready(ready);
+            self.durable = self.raw.raft.raft_log.persisted;
+            self.settle();
+            self.tell_applied();
+        }
+    }
+
+    /// What must be done now; `None` when nothing. To be called again until then.
+    pub fn ready(&mut self) -> Option<Ready> {
+        let work = self.raw.has_ready()
+            || !self.released.is_empty()
+            || self.state_changed
+            || self.current_role() != self.role;
+        if !work {
+            return None;
+        }
+        let mut ready = Ready {
+            messages: std::mem::take(&mut self.released),
+            ..Ready::default()
+        };
+        let mut raw = self.raw.ready();
+        let outgoing = |messages: Vec<eraftpb::Message>| {
+            messages.into_iter().map(|it| Outgoing {
+                to: it.to,
+                bytes: codec::encode_message(&it),
+            })
+        };
+        ready.messages.extend(outgoing(raw.take_messages()));
+        let mut after: Vec<_> = outgoing(raw.take_persisted_messages()).collect();
+        ready
+            .reads
+            .extend(raw.take_read_states().into_iter().map(|it| Read {
+                context: it.request_ctx.into(),
+                index: it.index,
+            }));
+
+        let mut batch = Batch::default();
+        if std::mem::take(&mut self.clear_log) {
+            batch.delete_from = Some(0);
+            batch.must_sync = true;
+        }
+        let snapshot = raw.snapshot();
+        if !snapshot.is_empty() {
+            let metadata = snapshot.get_metadata();
+            let (index, term) = (metadata.index, metadata.term);
+            let members = codec::from_conf_state(metadata.get_conf_state());
+            let log = self.raw.mut_store();
+            log.restart(index, term);
+            log.state.members = members.clone();
+            log.state.members_index = index;
+            // All of the old log goes; the new one's entries come in the same batch or later.
+            batch.delete_from = Some(0);
+            self.cut_to = None;
+            self.state_changed = true;
+            batch.must_sync = true;
+            ready.members = Some(members);
+            ready.restore = Some(Ticket { index, term });
+            ready.committed_to = Some(index);
+        }
+        let entries = raw.take_entries();
+        if !entries.is_empty() {
+            let dropped = self.raw.mut_store().append(&entries);
+            batch.delete_from = batch.delete_from.or(dropped);
+            batch.entries = entries
+                .iter()
+                .map(|it| (it.index, codec::encode_entry(it)))
+                .collect();
+            batch.must_sync = true;
+        }
+        if let Some(hard) = raw.hs() {
+            let state = &mut self.raw.mut_store().state;
+            if (state.term, state.vote) != (hard.term, hard.vote) {
+                self.state_changed = true;
+                batch.must_sync = true;
+            }
+            state.term = hard.term;
+            state.vote = hard.vote;
+            state.commit = hard.commit;
+        }
+        let committed = raw.take_committed_entries();
+        let number = raw.number();
+        self.raw.advance_append_async(raw);
+
+        for entry in committed {
+            self.hand_out(entry, &mut ready, &mut batch);
+        }
+        if let Some(index) = self.cut_to.take() {
+            batch.delete_to = Some(index);
+        }
+        if std::mem::take(&mut self.state_changed) || !batch.is_empty() {
+            batch.state = Some(self.raw.store().state.encode());
+        }
+        self.write(number, batch, &mut after, &mut ready);
+        ready.messages.append(&mut after);
+
+        let keep_from = self.durable.min(self.raw.store().handed.0) + 1;
+        let cache_bytes = self.config.cache_bytes;
+        self.raw.mut_store().trim(keep_from, cache_bytes);
+
+        let role = self.current_role();
+        if role != self.role {
+            self.role = role;
+            match role {
+                Role::Leader { term } => ready.elected = Some(term),
+                _ => ready.deposed = Some(role),
+            }
+        }
+        self.settle();
+        Some(ready)
+    }
+
+    fn hand_out(&mut self, entry: eraftpb::Entry, ready: &mut Ready, batch: &mut Batch) {
+        self.raw.mut_store().handed = (entry.index, entry.term);
+        ready.committed_to = Some(entry.index);
+        match entry.entry_type {
+            EntryType::EntryNormal => {
+                // Empty ones are consensus' own; others without a decision are nobody's.
+                let decision = Decision::decode(&entry.context);
+                if let Some(decision) = decision.filter(|it| it.term == entry.term) {
+                    ready.committed.push(Committed {
+                        index: entry.index,
+                        term: entry.term,
+                        sequence: decision.sequence,
+                        data: entry.data,
+                    });
+                }
+            }
+            EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                // Done before the last stop; the stored members are ahead of the applied index.
+                if entry.index <= self.raw.store().state.members_index {
+                    return;
+                }
+                // What cannot be decoded or applied is so on every node, and changes nothing.
+                let Ok(change) = codec::decode_change(&entry.data) else {
+                    return;
+                };
+                let Ok(conf_state) = self.raw.apply_conf_change(&change) else {
+                    return;
+                };
+                let members = codec::from_conf_state(&conf_state);
+                let state = &mut self.raw.mut_store().state;
+                state.members = members.clone();
+                state.members_index = entry.index;
+                self.state_changed = true;
+                batch.must_sync = true;
+                ready.members = Some(members);
+            }
+        }
+    }
+
+    // Gives the batch out as a write, or lets the Ready wait for the last one when it has none.
+    fn write(&mut self, number: u64, batch: Batch, after: &mut Vec<Outgoing>, ready: &mut Ready) {
+        let write = match (batch.is_empty(), self.outstanding.back()) {
+            (true, None) => {
+                self.raw.on_persist_ready(number);
+                return;
+            }
+            (true, Some(last)) => last.write,
+            (false, _) => {
+                self.writes += 1;
+                let number = self.writes;
+                ready.persist = Some(Persist { number, batch });
+                number
+            }
+        };
+        self.outstanding.push_back(Outstanding {
+            write,
+            ready: number,
+            messages: std::mem::take(after),
+        });
+    }
+
+    fn current_role(&self) -> Role {
+        let raft = &self.raw.raft;
+        let term = raft.term;
+        match raft.state {
+            StateRole::Leader if self.raw.store().handed.1 == term => Role::Leader { term },
+            StateRole::Leader | StateRole::Candidate | StateRole::PreCandidate => {
+                Role::Candidate { term }
+            }
+            StateRole::Follower => Role::Follower {
+                term,
+                leader: (raft.leader_id != 0).then_some(raft.leader_id),
+            },
+        }
+    }
+
+    /// What this node was when [`Node::ready`] was called last.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// This node's id.
+    pub fn id(&self) -> NodeId {
+        self.config.id
+    }
+
+    /// The newest entry handed out as committed: what rows stand for once it is applied.
+    pub fn committed(&self) -> Ticket {
+        let (index, term) = self.raw.store().handed;
+        Ticket { index, term }
+    }
+
+    /// The members, as of what was handed out.
+    pub fn members(&self) -> &Members {
+        &self.raw.store().state.members
+    }
+
+    /// Index of the last entry of the log.
+    pub fn last_index(&self) -> u64 {
+        self.raw.raft.raft_log.last_index()
+    }
+
+    /// Last entry that is not in the log any more.
+    pub fn cut_index(&self) -> u64 {
+        self.raw.store().state.cut_index
+    }
+
+    /// Last entry that the owner has applied.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+}
