@@ -9,7 +9,7 @@ if ! "$python" -c 'import pymesos' >/dev/null 2>&1; then
     python3 -m venv "$folder" >&2 || {
         apt-get install -y -qq python3-venv >&2 && python3 -m venv "$folder" >&2
     }
-    "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps pymesos six addict setuptools >&2
+    "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps pymesos six addict setuptools wheel >&2
     # The C half of http-parser does not build with newer Pythons; the package then uses
     # its Python half, which lies in the source archive.
     if ! "$folder/bin/pip" install --quiet --disable-pip-version-check http-parser >/dev/null 2>&1; then
