@@ -5,7 +5,7 @@ use crate::{json, recordio, wire};
 use bytes::Bytes;
 
 /// What clients send and read, and some with maps, oneofs, defaults and recursion.
-const MESSAGES: [&str; 12] = [
+pub const MESSAGES: [&str; 12] = [
     "mesos.v1.scheduler.Call",
     "mesos.v1.scheduler.Event",
     "mesos.v1.master.Call",
