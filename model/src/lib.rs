@@ -31,6 +31,7 @@ pub mod resources;
 pub mod role;
 pub mod task;
 pub mod time;
+pub mod validation;
 
 pub use id::{
     AgentId, ContainerId, ExecutorId, FrameworkId, MasterId, OfferId, OperationId, PersistenceId,
