@@ -161,6 +161,10 @@ pub struct Outgoing {
     pub to: NodeId,
     /// For [`Node::step`] there.
     pub bytes: Bytes,
+    /// The receiver lags behind the log and must be sent rows at least as new as this. The
+    /// transport says how it went by [`Node::report_rows`], also when the message is lost; until
+    /// then the receiver gets nothing else.
+    pub ticket: Option<Ticket>,
 }
 
 /// Something to write.
@@ -589,6 +593,10 @@ impl<D: Disk> Node<D> {
             messages.into_iter().map(|it| Outgoing {
                 to: it.to,
                 bytes: codec::encode_message(&it),
+                ticket: it.snapshot.as_ref().map(|snapshot| Ticket {
+                    index: snapshot.get_metadata().index,
+                    term: snapshot.get_metadata().term,
+                }),
             })
         };
         ready.messages.extend(outgoing(raw.take_messages()));

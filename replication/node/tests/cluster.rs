@@ -220,7 +220,8 @@ impl World {
             && first.key().0 <= self.now
         {
             let (from, message) = first.remove();
-            let to = message.to;
+            let (to, ticket) = (message.to, message.ticket);
+            let mut arrived = false;
             let host = self.hosts.get_mut(&to);
             if let Some(node) = host.and_then(|it| it.node.as_mut()) {
                 match node.step(message.bytes) {
@@ -228,7 +229,18 @@ impl World {
                     Err(error) => panic!("{from} to {to}: {error}"),
                 }
                 self.drain(to);
+                arrived = true;
             }
+            if ticket.is_some() {
+                self.report(from, to, arrived);
+            }
+        }
+    }
+
+    fn report(&mut self, from: NodeId, to: NodeId, arrived: bool) {
+        let host = self.hosts.get_mut(&from);
+        if let Some(node) = host.and_then(|it| it.node.as_mut()) {
+            node.report_rows(to, arrived);
         }
     }
 
@@ -311,6 +323,9 @@ impl World {
     fn send(&mut self, from: NodeId, message: Outgoing) {
         self.note(from, &message.bytes);
         if self.draw(100) < self.faults.loss_percent {
+            if message.ticket.is_some() {
+                self.report(from, message.to, false);
+            }
             return;
         }
         let copies = 1 + u64::from(self.draw(100) < self.faults.loss_percent);
