@@ -1,0 +1,607 @@
+//! The machine's own thread: inputs in, log entries and messages out.
+//!
+//! One drain of the intake becomes one entry: every operation of its steps, never half of a
+//! step. What the steps want to send waits in the [`Outbox`] under the entry's sequence
+//! number; when the replica says that the entry is committed, first the view gets it, then
+//! the messages leave. A master that does not lead has no machine: its thread waits.
+//!
+//! A panic inside a step takes nothing down: nothing of that step has left. What earlier
+//! steps decided is committed, the machine is born again from the committed state with the
+//! connections and offers that it had, and only the connection that caused the panic is
+//! closed and its principal held off for a while.
+
+use crate::shell::{
+    destinations::Destinations,
+    intake::{Control, Delivery, Intake, Taken},
+    survivors::Survivors,
+    view_thread::{ViewHandle, ViewMessage},
+};
+use bytes::Bytes;
+use prost::Message as _;
+use std::{
+    any::Any,
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant as SystemInstant, SystemTime, UNIX_EPOCH},
+};
+use tepui_master_machine::{
+    Machine,
+    config::Config,
+    counters::Counters,
+    input::{ConnectionId, Input},
+    model::{
+        log,
+        time::{Instant, WallTime},
+        wire,
+    },
+    outbox::{Outbox, Ticket},
+    output::{Outgoing, Output, ViewChange},
+};
+use tepui_state::ClusterState;
+
+/// What the replica tells the machine's thread.
+#[derive(Debug)]
+pub(crate) enum ReplicaEvent {
+    /// This master leads, and everything up to now is in `state`.
+    Elected {
+        term: u64,
+        state: Box<ClusterState>,
+    },
+    /// It does not lead any more.
+    Deposed,
+    /// The entry with this sequence number of this term is committed.
+    Committed { term: u64, sequence: u64 },
+    /// A confirmation of leadership came back.
+    Confirmed { term: u64, ticket: Ticket },
+    /// The committed state that was asked for.
+    State { term: u64, state: Box<ClusterState> },
+}
+
+/// What the machine's thread asks of the replica. Nothing here waits.
+pub(crate) trait Replica: Send {
+    /// Appends an entry; its fate arrives as [`ReplicaEvent`].
+    fn propose(&self, term: u64, sequence: u64, entry: Bytes);
+    /// Confirms that this master still leads.
+    fn confirm(&self, term: u64, ticket: Ticket);
+    /// Asks for the committed state, with every entry up to now that is committed.
+    fn ask_state(&self, term: u64);
+}
+
+/// Steps of one drain at most; an entry should not grow beyond what one sync carries.
+const STEPS: usize = 512;
+/// Encoded operations of one drain at most, approximately.
+const BYTES: usize = 1 << 20;
+/// Bytes proposed and not committed before stepping pauses.
+const IN_FLIGHT: usize = 16 << 20;
+/// How long the principal of a connection that caused a panic is refused.
+const HOLD_OFF: Duration = Duration::from_secs(30);
+
+/// What others may know of the thread.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    leading: AtomicBool,
+    status: Mutex<Status>,
+    held_off: Mutex<Vec<(Option<String>, SystemInstant)>>,
+}
+
+/// The parts of [`Shared`] that change together.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Status {
+    /// As SUBSCRIBED shows it, with the id of the term.
+    pub(crate) master_info: wire::MasterInfo,
+    /// Seconds since the epoch at which the term began.
+    pub(crate) elected_time: f64,
+    /// Of the machine, sampled after a drain.
+    pub(crate) counters: Option<Counters>,
+    /// Panics that were survived.
+    pub(crate) panics: u64,
+}
+
+impl Shared {
+    /// Whether this master leads and serves.
+    pub(crate) fn is_leading(&self) -> bool {
+        self.leading.load(Ordering::Acquire)
+    }
+
+    /// A copy of the status.
+    pub(crate) fn status(&self) -> Status {
+        self.status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn with_status(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Whether this principal is refused because it caused a panic a short while ago.
+    /// Without principals nobody can be told apart, and nobody is refused.
+    pub(crate) fn is_held_off(&self, principal: Option<&str>) -> bool {
+        let Some(principal) = principal else {
+            return false;
+        };
+        let mut held = self.held_off.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|(_, until)| *until > SystemInstant::now());
+        held.iter().any(|(it, _)| it.as_deref() == Some(principal))
+    }
+}
+
+/// Everything that the thread needs to begin.
+pub(crate) struct Parts<R> {
+    pub(crate) config: Config,
+    pub(crate) intake: Arc<Intake<ReplicaEvent>>,
+    pub(crate) destinations: Arc<Destinations>,
+    pub(crate) view: ViewHandle,
+    pub(crate) replica: R,
+    pub(crate) shared: Arc<Shared>,
+    /// Where inputs that caused a panic are written.
+    pub(crate) panic_folder: PathBuf,
+}
+
+/// Seconds since the epoch.
+pub(crate) fn wall_now() -> WallTime {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    WallTime(now.map_or(0.0, |it| it.as_secs_f64()))
+}
+
+/// The clock of the machine: nanoseconds since the thread began.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    began: SystemInstant,
+}
+
+impl Clock {
+    fn now(self) -> Instant {
+        Instant(u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn system(self, at: Instant) -> SystemInstant {
+        self.began + Duration::from_nanos(at.0)
+    }
+}
+
+/// A machine with what belongs to its term.
+struct Leadership {
+    term: u64,
+    machine: Machine,
+    outbox: Outbox,
+    /// Of the newest entry proposed.
+    sequence: u64,
+    /// Entries on their way, oldest first.
+    in_flight: VecDeque<InFlight>,
+    in_flight_bytes: usize,
+    survivors: Survivors,
+}
+
+/// What happens when an entry is committed, besides the outbox.
+struct InFlight {
+    sequence: u64,
+    bytes: usize,
+    entry: Arc<log::Entry>,
+    changes: Vec<ViewChange>,
+}
+
+/// What one drain collects.
+#[derive(Default)]
+struct Drain {
+    operations: Vec<log::Operation>,
+    bytes: usize,
+    send: Vec<Outgoing>,
+    changes: Vec<ViewChange>,
+    steps: usize,
+}
+
+impl Drain {
+    fn add(&mut self, output: Output) {
+        self.bytes += output.log.iter().map(|it| it.encoded_len()).sum::<usize>();
+        self.operations.extend(output.log);
+        self.send.extend(output.send);
+        self.changes.extend(output.view);
+        self.steps += 1;
+    }
+
+    fn is_full(&self) -> bool {
+        self.steps >= STEPS || self.bytes >= BYTES
+    }
+}
+
+/// The thread's main function; returns when told to stop.
+pub(crate) fn run<R: Replica>(parts: Parts<R>) {
+    let clock = Clock {
+        began: SystemInstant::now(),
+    };
+    let mut leadership: Option<Leadership> = None;
+    let core = Core { parts, clock };
+    loop {
+        let stopped = match &mut leadership {
+            None => core.follow(&mut leadership),
+            Some(_) => core.lead(&mut leadership),
+        };
+        if stopped {
+            return;
+        }
+    }
+}
+
+struct Core<R> {
+    parts: Parts<R>,
+    clock: Clock,
+}
+
+impl<R: Replica> Core<R> {
+    /// Without a machine: waits for an election and drops what clients send, whose
+    /// connections were closed when the leadership ended. True to stop.
+    fn follow(&self, leadership: &mut Option<Leadership>) -> bool {
+        match self.parts.intake.take(None) {
+            Taken::Control(Control::Stop) => return true,
+            Taken::Control(Control::Replica(ReplicaEvent::Elected { term, state })) => {
+                *leadership = Some(self.begin_term(term, *state));
+            }
+            Taken::Control(Control::Replica(_)) | Taken::Timeout => {}
+            Taken::Inputs(inputs) => {
+                for input in inputs {
+                    self.parts.destinations.close(input.source);
+                }
+            }
+        }
+        false
+    }
+
+    /// With a machine: one wait, one drain. True to stop.
+    fn lead(&self, slot: &mut Option<Leadership>) -> bool {
+        let Some(leadership) = slot.as_mut() else {
+            return false;
+        };
+        let deadline = leadership
+            .machine
+            .next_deadline()
+            .map(|at| self.clock.system(at));
+        // Too much on its way to the disk: no step until some of it is durable.
+        let held_back = leadership.in_flight_bytes > IN_FLIGHT;
+        let first = match held_back {
+            true => self.parts.intake.take_control(None).map(Taken::Control),
+            false => Some(self.parts.intake.take(deadline)),
+        };
+        let mut drain = Drain::default();
+        let mut next = first;
+        while let Some(taken) = next.take() {
+            match taken {
+                Taken::Control(Control::Stop) => return true,
+                Taken::Control(Control::Replica(event)) => {
+                    if self.replica_event(slot, event) {
+                        return false;
+                    }
+                }
+                Taken::Timeout => {
+                    let tick = Delivery {
+                        source: ConnectionId(u64::MAX),
+                        input: Input::Tick,
+                    };
+                    if self.step_all(slot, &mut drain, vec![tick]) {
+                        return false;
+                    }
+                }
+                Taken::Inputs(inputs) => {
+                    if self.step_all(slot, &mut drain, inputs) {
+                        return false;
+                    }
+                }
+            }
+            if !held_back && !drain.is_full() {
+                next = self.parts.intake.try_take();
+            }
+        }
+        if let Some(leadership) = slot.as_mut() {
+            self.tick_if_due(leadership, &mut drain);
+            self.flush(leadership, drain);
+            self.sample(leadership);
+        }
+        false
+    }
+
+    /// A busy intake must not starve the machine's own deadlines.
+    fn tick_if_due(&self, leadership: &mut Leadership, drain: &mut Drain) {
+        let now = self.clock.now();
+        if leadership.machine.next_deadline().is_some_and(|at| at <= now) {
+            drain.add(leadership.machine.step(now, wall_now(), Input::Tick));
+        }
+    }
+
+    /// True when the leadership ended.
+    fn replica_event(&self, slot: &mut Option<Leadership>, event: ReplicaEvent) -> bool {
+        match event {
+            ReplicaEvent::Elected { term, state } => {
+                // A leadership that follows on another without a word in between.
+                self.end_term(slot);
+                *slot = Some(self.begin_term(term, *state));
+                true
+            }
+            ReplicaEvent::Deposed => {
+                self.end_term(slot);
+                true
+            }
+            ReplicaEvent::Committed { term, sequence } => {
+                if let Some(it) = slot.as_mut().filter(|it| it.term == term) {
+                    self.committed(it, sequence);
+                }
+                false
+            }
+            ReplicaEvent::Confirmed { term, ticket } => {
+                if let Some(it) = slot.as_mut().filter(|it| it.term == term) {
+                    let leaving = it.outbox.confirmed(ticket);
+                    self.deliver(it, leaving);
+                }
+                false
+            }
+            ReplicaEvent::State { .. } => false,
+        }
+    }
+
+    fn begin_term(&self, term: u64, state: ClusterState) -> Leadership {
+        tracing::info!(term, "this master leads");
+        let mut leadership = self.birth(term, 0, state, Survivors::default());
+        leadership.survivors = Survivors::default();
+        self.parts.shared.leading.store(true, Ordering::Release);
+        leadership
+    }
+
+    /// Makes a machine from a committed state and proposes what its birth decides.
+    fn birth(
+        &self,
+        term: u64,
+        sequence: u64,
+        state: ClusterState,
+        survivors: Survivors,
+    ) -> Leadership {
+        let now = self.clock.now();
+        let wall = wall_now();
+        let master_id = uuid::Uuid::new_v4().to_string();
+        self.parts
+            .view
+            .send(ViewMessage::Birth(Box::new(state.clone())));
+        let (mut machine, output) = Machine::birth(
+            state,
+            term,
+            now,
+            wall,
+            rand::random(),
+            &master_id,
+            self.parts.config.clone(),
+        );
+        let restored = survivors.restore(&mut machine, now, wall);
+        self.parts.shared.with_status(|status| {
+            status.master_info = self.parts.config.master_info.clone();
+            status.master_info.id = master_id;
+            status.elected_time = wall.0;
+        });
+        let mut leadership = Leadership {
+            term,
+            machine,
+            outbox: Outbox::new(sequence),
+            sequence,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            survivors,
+        };
+        let mut drain = Drain::default();
+        drain.add(output);
+        drain.add(restored);
+        self.flush(&mut leadership, drain);
+        leadership
+    }
+
+    fn end_term(&self, slot: &mut Option<Leadership>) {
+        if let Some(leadership) = slot.take() {
+            tracing::warn!(term = leadership.term, "this master does not lead any more");
+        }
+        self.parts.shared.leading.store(false, Ordering::Release);
+        self.parts.view.send(ViewMessage::Lost);
+        self.parts.destinations.close_all();
+    }
+
+    /// Steps through inputs. True when the machine had to be born again; the drain was
+    /// flushed then.
+    fn step_all(
+        &self,
+        slot: &mut Option<Leadership>,
+        drain: &mut Drain,
+        inputs: Vec<Delivery>,
+    ) -> bool {
+        let mut inputs = inputs.into_iter();
+        while let Some(Delivery { source, input }) = inputs.next() {
+            let Some(leadership) = slot.as_mut() else {
+                return true;
+            };
+            leadership.survivors.observe_input(source, &input);
+            let (now, wall) = (self.clock.now(), wall_now());
+            // Kept for the case of a panic; inputs share their payloads.
+            let kept = input.clone();
+            let machine = &mut leadership.machine;
+            let result = catch_unwind(AssertUnwindSafe(|| machine.step(now, wall, input)));
+            match result {
+                Ok(output) => {
+                    leadership.survivors.observe_output(&output);
+                    drain.add(output);
+                }
+                Err(panic) => {
+                    self.survive(slot, std::mem::take(drain), source, &kept, panic.as_ref());
+                    // Those behind it in the same turn are of the connection to blame.
+                    drop(inputs);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// After a panic: commits what was decided before, and goes on with a new machine.
+    fn survive(
+        &self,
+        slot: &mut Option<Leadership>,
+        drain: Drain,
+        source: ConnectionId,
+        input: &Input,
+        panic: &(dyn Any + Send),
+    ) {
+        let Some(mut leadership) = slot.take() else {
+            return;
+        };
+        let text = panic_text(panic);
+        tracing::error!(?source, text, "a step panicked; its connection is closed");
+        self.dump(source, input, &text);
+        self.parts.intake.discard(source);
+        self.parts.destinations.close(source);
+        let principal = leadership.survivors.blame(source, input);
+        if let Some(principal) = principal {
+            let until = SystemInstant::now() + HOLD_OFF;
+            let mut held = self
+                .parts
+                .shared
+                .held_off
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            held.push((Some(principal), until));
+        }
+        self.parts.shared.with_status(|status| status.panics += 1);
+        self.flush(&mut leadership, drain);
+        let term = leadership.term;
+        // The state that the new machine begins with must have everything that the old
+        // one decided: it is asked for when that is committed.
+        let mut asked = false;
+        loop {
+            if leadership.in_flight.is_empty() && !asked {
+                self.parts.replica.ask_state(term);
+                asked = true;
+            }
+            match self.parts.intake.take_control(None) {
+                None => {}
+                Some(Control::Stop) => {
+                    self.parts.intake.control(Control::Stop);
+                    return;
+                }
+                Some(Control::Replica(ReplicaEvent::State { term: of, state })) if of == term => {
+                    let survivors = std::mem::take(&mut leadership.survivors);
+                    *slot = Some(self.birth(term, leadership.sequence, *state, survivors));
+                    return;
+                }
+                Some(Control::Replica(event)) => {
+                    let mut current = Some(leadership);
+                    if self.replica_event(&mut current, event) {
+                        *slot = current;
+                        return;
+                    }
+                    match current {
+                        Some(it) => leadership = it,
+                        None => return,
+                    }
+                }
+            }
+        }
+    }
+
+    fn dump(&self, source: ConnectionId, input: &Input, text: &str) {
+        let folder = &self.parts.panic_folder;
+        let name = format!("{:.6}-{}.txt", wall_now().0, source.0);
+        let content = format!("{text}\n\n{input:#?}\n");
+        let written = std::fs::create_dir_all(folder)
+            .and_then(|()| std::fs::write(folder.join(&name), content));
+        match written {
+            Ok(()) => tracing::error!(file = name, "the input was written to the panics folder"),
+            Err(error) => tracing::error!(%error, "the input could not be written"),
+        }
+    }
+
+    /// Proposes the drain's operations as one entry and queues what depends on them.
+    fn flush(&self, leadership: &mut Leadership, drain: Drain) {
+        let now = self.clock.now();
+        if drain.operations.is_empty() {
+            if !drain.changes.is_empty() {
+                self.show(leadership, None, drain.changes);
+            }
+            let leaving = leadership.outbox.push(leadership.sequence, drain.send);
+            self.deliver(leadership, leaving);
+        } else {
+            leadership.sequence += 1;
+            let sequence = leadership.sequence;
+            let entry = log::Entry {
+                decided_term: leadership.term,
+                cluster_time_ns: leadership.machine.cluster_time(now).0,
+                operations: drain.operations,
+                state_hash: None,
+            };
+            let bytes = Bytes::from(entry.encode_to_vec());
+            leadership.in_flight_bytes += bytes.len();
+            leadership.in_flight.push_back(InFlight {
+                sequence,
+                bytes: bytes.len(),
+                entry: Arc::new(entry),
+                changes: drain.changes,
+            });
+            self.parts.replica.propose(leadership.term, sequence, bytes);
+            let leaving = leadership.outbox.push(sequence, drain.send);
+            self.deliver(leadership, leaving);
+        }
+        if let Some(ticket) = leadership.outbox.ask_confirmation() {
+            self.parts.replica.confirm(leadership.term, ticket);
+        }
+    }
+
+    /// Shows changes that no entry belongs to: behind the entries on their way.
+    fn show(
+        &self,
+        leadership: &mut Leadership,
+        entry: Option<Arc<log::Entry>>,
+        changes: Vec<ViewChange>,
+    ) {
+        match leadership.in_flight.back_mut() {
+            Some(last) => last.changes.extend(changes),
+            None => self.parts.view.send(ViewMessage::Update { entry, changes }),
+        }
+    }
+
+    fn committed(&self, leadership: &mut Leadership, sequence: u64) {
+        while let Some(first) = leadership.in_flight.front() {
+            if first.sequence > sequence {
+                break;
+            }
+            if let Some(first) = leadership.in_flight.pop_front() {
+                leadership.in_flight_bytes -= first.bytes;
+                // Before the messages leave: a client that was answered sees its write.
+                self.parts.view.send(ViewMessage::Update {
+                    entry: Some(first.entry),
+                    changes: first.changes,
+                });
+            }
+        }
+        let leaving = leadership.outbox.committed(sequence);
+        self.deliver(leadership, leaving);
+    }
+
+    fn deliver(&self, leadership: &mut Leadership, messages: Vec<Outgoing>) {
+        for slow in self.parts.destinations.deliver(messages) {
+            tracing::warn!(connection = slow.0, "a reader is too slow and is disconnected");
+            leadership.survivors.forget(slow);
+        }
+    }
+
+    fn sample(&self, leadership: &Leadership) {
+        let counters = leadership.machine.counters().clone();
+        self.parts
+            .shared
+            .with_status(|status| status.counters = Some(counters));
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|it| (*it).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
+}

@@ -1,0 +1,341 @@
+//! Where inputs wait for the machine.
+//!
+//! One bounded queue per connection, served round robin with a quantum, so that a busy
+//! client delays itself; what the cluster's safety hangs on (commits, elections) and agent
+//! links come first. Producers are async tasks that wait for room in their own queue; the
+//! one consumer is the machine's thread.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+use tepui_master_machine::input::{ConnectionId, Input};
+use tokio::sync::Semaphore;
+
+/// Inputs of one connection that may wait. A client that pipelines more waits at its
+/// socket; agents send bursts of status updates, one ACCEPT's worth each.
+const QUEUE: usize = 64;
+
+/// Inputs taken from one connection before the next one has its turn.
+const QUANTUM: usize = 16;
+
+/// What a connection is, in order of precedence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Class {
+    /// Agents: their pongs and updates keep the cluster alive.
+    Agent,
+    /// Schedulers and operators.
+    Client,
+}
+
+/// Told to the machine's thread by the rest of the shell, before any input.
+#[derive(Debug)]
+pub(crate) enum Control<C> {
+    /// Of the replica: elections and commits.
+    Replica(C),
+    /// End the thread.
+    Stop,
+}
+
+/// An input with the connection to blame for it.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub(crate) source: ConnectionId,
+    pub(crate) input: Input,
+}
+
+#[derive(Debug)]
+struct Queue {
+    class: Class,
+    inputs: VecDeque<Input>,
+    /// Room for more; closed with the queue.
+    room: Arc<Semaphore>,
+    /// Whether it is in its class's ring.
+    listed: bool,
+    /// No producer is left: forget the queue when it is empty.
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Inner<C> {
+    control: VecDeque<Control<C>>,
+    queues: BTreeMap<ConnectionId, Queue>,
+    rings: [VecDeque<ConnectionId>; 2],
+}
+
+/// The intake; see the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Intake<C> {
+    inner: Mutex<Inner<C>>,
+    wake: Condvar,
+}
+
+/// What the consumer got.
+#[derive(Debug)]
+pub(crate) enum Taken<C> {
+    Control(Control<C>),
+    /// Inputs of one connection's turn, in order.
+    Inputs(Vec<Delivery>),
+    /// Nothing until the deadline.
+    Timeout,
+}
+
+impl<C> Intake<C> {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::new(Inner {
+                control: VecDeque::new(),
+                queues: BTreeMap::new(),
+                rings: [VecDeque::new(), VecDeque::new()],
+            }),
+            wake: Condvar::new(),
+        })
+    }
+
+    /// The queues hold whole inputs only, so a panic elsewhere leaves them intact.
+    fn lock(&self) -> MutexGuard<'_, Inner<C>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the consumer something that goes before every input.
+    pub(crate) fn control(&self, control: Control<C>) {
+        self.lock().control.push_back(control);
+        self.wake.notify_one();
+    }
+
+    /// A producer for one connection.
+    pub(crate) fn connect(self: &Arc<Self>, source: ConnectionId, class: Class) -> Producer<C> {
+        let room = Arc::new(Semaphore::new(QUEUE));
+        let queue = Queue {
+            class,
+            inputs: VecDeque::new(),
+            room: room.clone(),
+            listed: false,
+            closed: false,
+        };
+        self.lock().queues.insert(source, queue);
+        Producer {
+            intake: self.clone(),
+            source,
+            room,
+        }
+    }
+
+    fn push(&self, source: ConnectionId, input: Input) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        if let Some(queue) = inner.queues.get_mut(&source) {
+            queue.inputs.push_back(input);
+            if !queue.listed {
+                queue.listed = true;
+                inner.rings[queue.class as usize].push_back(source);
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    fn close(&self, source: ConnectionId) {
+        let mut inner = self.lock();
+        if let Some(queue) = inner.queues.get_mut(&source) {
+            queue.closed = true;
+            if queue.inputs.is_empty() {
+                inner.queues.remove(&source);
+            }
+        }
+    }
+
+    /// Forgets what a connection still wanted: it is to blame for a panic.
+    pub(crate) fn discard(&self, source: ConnectionId) {
+        let mut inner = self.lock();
+        if let Some(queue) = inner.queues.get_mut(&source) {
+            queue.room.add_permits(queue.inputs.len());
+            queue.inputs.clear();
+        }
+    }
+
+    /// The next thing to do, waiting until `deadline` at most (for ever when `None`).
+    pub(crate) fn take(&self, deadline: Option<Instant>) -> Taken<C> {
+        let mut inner = self.lock();
+        loop {
+            if let Some(control) = inner.control.pop_front() {
+                return Taken::Control(control);
+            }
+            if let Some(turn) = inner.turn() {
+                return Taken::Inputs(turn);
+            }
+            inner = match deadline {
+                None => self
+                    .wake
+                    .wait(inner)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Taken::Timeout;
+                    }
+                    self.wake
+                        .wait_timeout(inner, left)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+            };
+        }
+    }
+
+    /// As [`Intake::take`] without waiting.
+    pub(crate) fn try_take(&self) -> Option<Taken<C>> {
+        let mut inner = self.lock();
+        if let Some(control) = inner.control.pop_front() {
+            return Some(Taken::Control(control));
+        }
+        inner.turn().map(Taken::Inputs)
+    }
+
+    /// Only what the replica has to say, until `deadline`: used while no step may run.
+    pub(crate) fn take_control(&self, deadline: Option<Instant>) -> Option<Control<C>> {
+        let mut inner = self.lock();
+        loop {
+            if let Some(control) = inner.control.pop_front() {
+                return Some(control);
+            }
+            inner = match deadline {
+                None => self
+                    .wake
+                    .wait(inner)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return None;
+                    }
+                    self.wake
+                        .wait_timeout(inner, left)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+            };
+        }
+    }
+}
+
+impl<C> Inner<C> {
+    /// One connection's turn; agents before clients.
+    fn turn(&mut self) -> Option<Vec<Delivery>> {
+        let ring = self.rings.iter_mut().find(|ring| !ring.is_empty())?;
+        let source = ring.pop_front()?;
+        let queue = self.queues.get_mut(&source)?;
+        let count = queue.inputs.len().min(QUANTUM);
+        let turn = queue
+            .inputs
+            .drain(..count)
+            .map(|input| Delivery { source, input })
+            .collect();
+        queue.room.add_permits(count);
+        if queue.inputs.is_empty() {
+            queue.listed = false;
+            if queue.closed {
+                self.queues.remove(&source);
+            }
+        } else {
+            ring.push_back(source);
+        }
+        Some(turn)
+    }
+}
+
+/// The producing end of one connection's queue.
+#[derive(Debug)]
+pub(crate) struct Producer<C> {
+    intake: Arc<Intake<C>>,
+    source: ConnectionId,
+    room: Arc<Semaphore>,
+}
+
+impl<C> Producer<C> {
+    /// The connection.
+    pub(crate) fn source(&self) -> ConnectionId {
+        self.source
+    }
+
+    /// Queues an input; waits while the queue is full.
+    pub(crate) async fn send(&self, input: Input) {
+        // The semaphore is never closed.
+        if let Ok(permit) = self.room.acquire().await {
+            permit.forget();
+            self.intake.push(self.source, input);
+        }
+    }
+
+    /// Queues the last input of a connection, without waiting: there is one of them.
+    pub(crate) fn send_last(&self, input: Input) {
+        // The permit that its removal gives back is one too many, which does no harm to
+        // a queue that gets nothing more.
+        self.intake.push(self.source, input);
+    }
+}
+
+impl<C> Drop for Producer<C> {
+    fn drop(&mut self) {
+        self.intake.close(self.source);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn sources(taken: Taken<u32>) -> Vec<u64> {
+        match taken {
+            Taken::Inputs(turn) => turn.iter().map(|it| it.source.0).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_busy_connection_does_not_hold_up_the_others() {
+        let intake = Intake::<u32>::new();
+        let busy = intake.connect(ConnectionId(1), Class::Client);
+        let quiet = intake.connect(ConnectionId(2), Class::Client);
+        let agent = intake.connect(ConnectionId(3), Class::Agent);
+        for _ in 0..40 {
+            busy.send(Input::Tick).await;
+        }
+        quiet.send(Input::Tick).await;
+        agent.send(Input::Tick).await;
+        intake.control(Control::Replica(7));
+        assert!(matches!(intake.take(None), Taken::Control(Control::Replica(7))));
+        assert_eq!(sources(intake.take(None)), [3]);
+        assert_eq!(sources(intake.take(None)), [1; QUANTUM]);
+        assert_eq!(sources(intake.take(None)), [2]);
+        assert_eq!(sources(intake.take(None)), [1; QUANTUM]);
+        assert_eq!(sources(intake.take(None)), [1; 8]);
+        let soon = Instant::now() + Duration::from_millis(1);
+        assert!(matches!(intake.take(Some(soon)), Taken::Timeout));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_makes_its_own_producer_wait() {
+        let intake = Intake::<u32>::new();
+        let producer = intake.connect(ConnectionId(1), Class::Client);
+        for _ in 0..QUEUE {
+            producer.send(Input::Tick).await;
+        }
+        let mut more = std::pin::pin!(producer.send(Input::Tick));
+        assert!(futures_util::poll!(&mut more).is_pending());
+        assert_eq!(sources(intake.take(None)).len(), QUANTUM);
+        assert!(futures_util::poll!(&mut more).is_ready());
+    }
+
+    #[tokio::test]
+    async fn what_was_queued_before_the_end_is_still_served() {
+        let intake = Intake::<u32>::new();
+        let producer = intake.connect(ConnectionId(1), Class::Client);
+        producer.send_last(Input::Tick);
+        drop(producer);
+        assert_eq!(sources(intake.take(None)), [1]);
+        assert!(intake.try_take().is_none());
+        assert!(intake.lock().queues.is_empty());
+    }
+}

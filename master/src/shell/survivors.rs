@@ -1,0 +1,136 @@
+//! What must outlive a machine that panicked: who is connected, and what is offered.
+//!
+//! The shell watches inputs and outputs and remembers just enough to hand a new machine
+//! the same connections and offers, so that clients do not notice the change.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+use tepui_master_machine::{
+    Machine,
+    adopt::{Adopted, AdoptedScheduler},
+    input::{ConnectionId, Input, SubscribeInput},
+    model::{
+        event::Event,
+        id::{AgentId, FrameworkId, OfferId},
+        link::master_message,
+        offer::Offer,
+        time::{Instant, WallTime},
+    },
+    output::{Destination, Message, Output, ViewChange},
+};
+
+/// Connections and offers of the machine that runs.
+#[derive(Debug, Default)]
+pub(crate) struct Survivors {
+    /// Subscriptions on their way: what they came with.
+    subscribing: HashMap<ConnectionId, SubscribeInput>,
+    schedulers: BTreeMap<ConnectionId, AdoptedScheduler>,
+    agents: BTreeMap<ConnectionId, AgentId>,
+    offers: BTreeMap<OfferId, Arc<Offer>>,
+}
+
+impl Survivors {
+    /// Looks at an input before it is stepped.
+    pub(crate) fn observe_input(&mut self, source: ConnectionId, input: &Input) {
+        match input {
+            Input::Subscribe(subscribe) => {
+                self.subscribing
+                    .insert(subscribe.connection, subscribe.clone());
+            }
+            Input::SchedulerDisconnected { connection }
+            | Input::AgentDisconnected { connection } => self.forget(*connection),
+            _ => {
+                let _ = source;
+            }
+        }
+    }
+
+    /// Looks at what a step answered.
+    pub(crate) fn observe_output(&mut self, output: &Output) {
+        for outgoing in &output.send {
+            match (outgoing.to, &outgoing.message) {
+                (Destination::Scheduler(connection), Message::Event { event, .. }) => {
+                    if let Event::Subscribed { framework_id, .. } = event.as_ref() {
+                        self.subscribed(connection, framework_id);
+                    }
+                }
+                (Destination::Agent(connection), Message::ToAgent(message)) => {
+                    if let Some(master_message::Kind::Registered(it)) = &message.kind {
+                        let id = AgentId::from(it.agent_id.as_str());
+                        self.agents.retain(|_, known| *known != id);
+                        self.agents.insert(connection, id);
+                    }
+                }
+                (
+                    Destination::Scheduler(connection) | Destination::Agent(connection),
+                    Message::Close { .. },
+                ) => self.forget(connection),
+                _ => {}
+            }
+        }
+        for change in &output.view {
+            match change {
+                ViewChange::OfferAdded(offer) => {
+                    self.offers.insert(offer.id.clone(), offer.clone());
+                }
+                ViewChange::OfferRemoved(id) => {
+                    self.offers.remove(id);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn subscribed(&mut self, connection: ConnectionId, framework_id: &FrameworkId) {
+        if let Some(came) = self.subscribing.remove(&connection) {
+            self.schedulers
+                .retain(|_, known| known.framework_id != *framework_id);
+            self.schedulers.insert(
+                connection,
+                AdoptedScheduler {
+                    connection,
+                    stream_id: came.stream_id,
+                    transport: came.transport,
+                    principal: came.principal,
+                    framework_id: framework_id.clone(),
+                },
+            );
+        }
+    }
+
+    /// The connection is gone.
+    pub(crate) fn forget(&mut self, connection: ConnectionId) {
+        self.subscribing.remove(&connection);
+        self.schedulers.remove(&connection);
+        self.agents.remove(&connection);
+    }
+
+    /// Forgets the connection that caused a panic; its principal, if it has one.
+    pub(crate) fn blame(&mut self, source: ConnectionId, input: &Input) -> Option<String> {
+        let of_connection = self.schedulers.get(&source).map(|it| it.principal.clone());
+        self.forget(source);
+        let principal = match input {
+            Input::Subscribe(it) => it.principal.clone(),
+            Input::SchedulerCall(it) => it.principal.clone(),
+            Input::AgentMessage { principal, .. } => principal.clone(),
+            Input::Operator(it) => it.principal.clone(),
+            _ => of_connection.flatten(),
+        };
+        principal.map(|it| it.as_str().to_owned())
+    }
+
+    /// Gives a new machine what the old one had.
+    pub(crate) fn restore(&self, machine: &mut Machine, now: Instant, wall: WallTime) -> Output {
+        machine.adopt(
+            now,
+            wall,
+            Adopted {
+                schedulers: self.schedulers.values().cloned().collect(),
+                agents: self.agents.iter().map(|(c, a)| (*c, a.clone())).collect(),
+                offers: self.offers.values().cloned().collect(),
+            },
+        )
+    }
+}
