@@ -26,14 +26,16 @@ fn table(name: &str) -> Vec<Vec<String>> {
     rows.collect()
 }
 
-fn messages(set: &FileDescriptorSet, prefix: &str) -> Vec<(String, DescriptorProto)> {
-    fn walk(scope: &str, message: &DescriptorProto, found: &mut Vec<(String, DescriptorProto)>) {
-        let name = format!("{scope}.{}", message.name());
-        for nested in &message.nested_type {
-            walk(&name, nested, found);
-        }
-        found.push((name, message.clone()));
+/// The message and those inside of it, with their full names.
+fn walk(scope: &str, message: &DescriptorProto, found: &mut Vec<(String, DescriptorProto)>) {
+    let name = format!("{scope}.{}", message.name());
+    for nested in &message.nested_type {
+        walk(&name, nested, found);
     }
+    found.push((name, message.clone()));
+}
+
+fn messages(set: &FileDescriptorSet, prefix: &str) -> Vec<(String, DescriptorProto)> {
     let mut found = Vec::new();
     for file in set
         .file
@@ -201,4 +203,33 @@ fn every_enum_value_is_in_the_table_and_every_row_is_a_value() {
         })
         .collect();
     assert_eq!(compiled, tabled);
+}
+
+#[test]
+fn every_message_and_enum_is_in_the_file_and_package_of_the_table() {
+    let mut files = BTreeSet::new();
+    let set = set();
+    for file in &set.file {
+        let mut messages = Vec::new();
+        for message in &file.message_type {
+            walk(file.package(), message, &mut messages);
+        }
+        let owned = |scope: &str, item: &EnumDescriptorProto| format!("{scope}.{}", item.name());
+        for item in &file.enum_type {
+            files.insert((file.name().to_owned(), owned(file.package(), item)));
+        }
+        for (name, message) in messages {
+            for item in &message.enum_type {
+                files.insert((file.name().to_owned(), owned(&name, item)));
+            }
+            files.insert((format!("{} ({})", file.name(), file.package()), name));
+        }
+    }
+    let rows = table("wire-v1.tsv")
+        .into_iter()
+        .chain(table("enums-v1.tsv"));
+    for row in rows {
+        let row = (row[0].clone(), row[1].clone());
+        assert!(files.contains(&row), "{row:?}");
+    }
 }
