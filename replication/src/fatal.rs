@@ -1,0 +1,46 @@
+//! What a replica does not survive.
+
+use crate::{listener::BoxError, rocks::DiskFailure};
+
+/// Why this process must end: to go on would mean to acknowledge what may be lost, or to differ
+/// from the other masters.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// A write or an fsync failed. What the disk holds now is unknown until it is opened anew.
+    #[error("replicated log: disk failed; nothing more can be acknowledged")]
+    Disk(#[from] DiskFailure),
+    /// A committed entry could not be applied.
+    #[error("replicated log: committed entry {index} cannot be applied")]
+    Apply {
+        /// Its index.
+        index: u64,
+        /// What the listener said.
+        #[source]
+        source: BoxError,
+    },
+    /// This master lags behind what the others still keep in their logs.
+    #[error(
+        "replicated log: this master is too far behind; its rows must be copied from another \
+         master (at entry {index} or later)"
+    )]
+    RowsNeeded {
+        /// Last entry whose effects the rows must hold.
+        index: u64,
+    },
+    /// A mistake in the program, or a log that cannot be read back.
+    #[error("replicated log: thread {thread} panicked: {message}")]
+    Panicked {
+        /// The thread.
+        thread: &'static str,
+        /// What it said.
+        message: String,
+    },
+}
+
+/// What is done about it unless [`crate::Options::on_fatal`] says otherwise.
+pub(crate) fn abort(fatal: &Fatal) {
+    let error: &dyn std::error::Error = fatal;
+    let cause = error.source().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(%cause, "{fatal}");
+    std::process::abort();
+}

@@ -1,0 +1,346 @@
+//! A running replica: its owner's end and the machine's.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
+    thread::JoinHandle,
+};
+
+use bytes::Bytes;
+use tepui_replication_node::{MemberChange, NodeId};
+
+use crate::{
+    fatal::Fatal,
+    listener::Listener,
+    options::Options,
+    raft_thread::{Command, RaftThread},
+    store::{OpenError, Store},
+    writers::{self, Progress},
+};
+
+/// Commands waiting for the raft thread. Full means that it is busy for longer than a thousand
+/// proposals take, so who proposes had better wait.
+const COMMANDS: usize = 1024;
+
+/// Batches waiting for the log's thread: as many as one fsync takes along. When they are full the
+/// raft thread waits, which is what a disk that cannot keep up asks for.
+const BATCHES: usize = 256;
+
+/// One flush of rows at a time; the next one coalesces what changes meanwhile.
+const FLUSHES: usize = 1;
+
+/// Names a proposal: [`crate::Committed`] has the same term and sequence.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Position {
+    /// The term of the leadership.
+    pub term: u64,
+    /// 1 for the first proposal of the term, rising by one.
+    pub sequence: u64,
+}
+
+/// Why a proposal was not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// Too much is under way: try again when something has been committed.
+    #[error("too much is waiting to be committed")]
+    Full,
+    /// This master does not lead the term named. [`Listener::on_follower`] has been or will be
+    /// called.
+    #[error("this master does not lead term {term}")]
+    NotLeader {
+        /// The term of the proposal.
+        term: u64,
+    },
+    /// The replica has stopped.
+    #[error("the replicated log has stopped")]
+    Stopped,
+}
+
+/// Why a command was not taken: too many are waiting, or the replica has stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("too many commands wait for the replicated log, or it has stopped")]
+pub struct Full;
+
+/// Who may propose, and as what.
+#[derive(Debug, Default)]
+pub(crate) struct Leading {
+    /// 0 when this master does not lead.
+    pub(crate) term: u64,
+    pub(crate) sequence: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    leading: Mutex<Leading>,
+    bytes_in_flight: AtomicUsize,
+}
+
+impl Shared {
+    pub(crate) fn leading(&self) -> MutexGuard<'_, Leading> {
+        // Two numbers, which no panic can leave half-changed.
+        self.leading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn landed(&self, bytes: usize) {
+        self.bytes_in_flight.fetch_sub(bytes, Ordering::AcqRel);
+    }
+}
+
+/// Tells, once, that the process must end.
+#[derive(Clone)]
+pub(crate) struct Fault {
+    on_fatal: Arc<dyn Fn(&Fatal) + Send + Sync>,
+    told: Arc<AtomicBool>,
+    wake: SyncSender<Command>,
+}
+
+impl Fault {
+    pub(crate) fn report(&self, fatal: &Fatal) {
+        if !self.told.swap(true, Ordering::AcqRel) {
+            (self.on_fatal)(fatal);
+            let _ = self.wake.try_send(Command::Wake);
+        }
+    }
+
+    pub(crate) fn is_told(&self) -> bool {
+        self.told.load(Ordering::Acquire)
+    }
+}
+
+/// The machine's end of a replica. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: SyncSender<Command>,
+    shared: Arc<Shared>,
+    max_bytes_in_flight: usize,
+}
+
+impl Handle {
+    /// Proposes one entry, decided in `term`; never waits. It comes back through
+    /// [`Listener::on_committed`] with the same term and sequence, or the leadership ends.
+    ///
+    /// # Errors
+    /// It was not taken, and will not be committed; see [`ProposeError`].
+    pub fn propose(&self, term: u64, entry: Bytes) -> Result<Position, ProposeError> {
+        // Held while the command is queued, so that sequences are queued in order. Nobody waits
+        // for anything while holding it.
+        let mut leading = self.shared.leading();
+        if term == 0 || leading.term != term {
+            return Err(ProposeError::NotLeader { term });
+        }
+        let bytes = entry.len();
+        // One entry alone may be larger than the limit, or it could never be proposed.
+        let in_flight = self.shared.bytes_in_flight.load(Ordering::Acquire);
+        if in_flight > 0 && in_flight.saturating_add(bytes) > self.max_bytes_in_flight {
+            return Err(ProposeError::Full);
+        }
+        let sequence = leading.sequence + 1;
+        let in_flight = &self.shared.bytes_in_flight;
+        in_flight.fetch_add(bytes, Ordering::AcqRel);
+        let command = Command::Propose {
+            term,
+            sequence,
+            entry,
+        };
+        if let Err(refused) = self.commands.try_send(command) {
+            in_flight.fetch_sub(bytes, Ordering::AcqRel);
+            return Err(match refused {
+                TrySendError::Full(_) => ProposeError::Full,
+                TrySendError::Disconnected(_) => ProposeError::Stopped,
+            });
+        }
+        leading.sequence = sequence;
+        Ok(Position { term, sequence })
+    }
+
+    /// Bytes proposed and not yet committed.
+    pub fn bytes_in_flight(&self) -> usize {
+        self.shared.bytes_in_flight.load(Ordering::Acquire)
+    }
+
+    /// The term that this master leads, if it does.
+    pub fn leading_term(&self) -> Option<u64> {
+        let term = self.shared.leading().term;
+        (term != 0).then_some(term)
+    }
+
+    /// Asks whether this master still leads; [`Listener::on_confirmed`] answers with `ticket`,
+    /// or never when it does not.
+    ///
+    /// # Errors
+    /// Not asked; ask again.
+    pub fn confirm(&self, ticket: u64) -> Result<(), Full> {
+        self.send(Command::Confirm { ticket })
+    }
+
+    /// A message of a peer, as its [`Listener::on_send`] gave it out.
+    ///
+    /// # Errors
+    /// Dropped; peers repeat what matters.
+    pub fn deliver(&self, message: Bytes) -> Result<(), Full> {
+        self.send(Command::Deliver { message })
+    }
+
+    /// A peer could not be reached.
+    ///
+    /// # Errors
+    /// Not taken; report it again.
+    pub fn report_unreachable(&self, peer: NodeId) -> Result<(), Full> {
+        self.send(Command::Unreachable { peer })
+    }
+
+    /// A peer has got, or failed to get, the rows that a ticket promised.
+    ///
+    /// # Errors
+    /// Not taken; report it again, or the peer gets nothing any more.
+    pub fn report_rows(&self, peer: NodeId, arrived: bool) -> Result<(), Full> {
+        self.send(Command::Rows { peer, arrived })
+    }
+
+    /// Asks for votes at once: the leader's connection broke.
+    ///
+    /// # Errors
+    /// Not taken.
+    pub fn campaign(&self) -> Result<(), Full> {
+        self.send(Command::Campaign)
+    }
+
+    /// Gives up the leadership, or hands it to a voter.
+    ///
+    /// # Errors
+    /// Not taken.
+    pub fn step_down(&self, to: Option<NodeId>) -> Result<(), Full> {
+        self.send(Command::StepDown { to })
+    }
+
+    /// Changes the members; [`Listener::on_members`] tells when it is done.
+    ///
+    /// # Errors
+    /// Not taken.
+    pub fn change_members(&self, changes: Vec<MemberChange>) -> Result<(), Full> {
+        self.send(Command::ChangeMembers { changes })
+    }
+
+    fn send(&self, command: Command) -> Result<(), Full> {
+        self.commands.try_send(command).map_err(|_| Full)
+    }
+}
+
+/// A running replica. Dropping it stops its threads at once, as a crash would, without writing
+/// rows: the log holds everything.
+#[derive(Debug)]
+pub struct Replica {
+    handle: Handle,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Replica {
+    /// Starts the threads. A group of one has a leader as soon as its log is written.
+    ///
+    /// # Errors
+    /// The store's parts contradict each other, or no thread could be made.
+    pub fn start(
+        store: Store,
+        options: &Options,
+        listener: Box<dyn Listener>,
+    ) -> Result<Replica, OpenError> {
+        let mut node = store.node(options)?;
+        if node.members().is_sole_voter(options.node_id) {
+            node.campaign();
+        }
+        let (commands, incoming) = sync_channel(COMMANDS);
+        let (log_work, log_queue) = sync_channel(BATCHES);
+        let (rows_work, rows_queue) = sync_channel(FLUSHES);
+        let shared = Arc::new(Shared::default());
+        let fault = Fault {
+            on_fatal: Arc::clone(&options.on_fatal),
+            told: Arc::default(),
+            wake: commands.clone(),
+        };
+        let logged = Progress::new(commands.clone());
+        let flushed = Progress::new(commands.clone());
+        let raft = RaftThread::new(
+            node,
+            listener,
+            options,
+            Arc::clone(&shared),
+            (log_work, logged.clone()),
+            (rows_work, flushed.clone()),
+            fault.clone(),
+        );
+        let dir = store.dir.clone();
+        let Store { log, rows, .. } = store;
+        let mut replica = Replica {
+            handle: Handle {
+                commands,
+                shared,
+                max_bytes_in_flight: options.max_bytes_in_flight,
+            },
+            threads: Vec::new(),
+        };
+        let mut spawn = |name, body: Box<dyn FnOnce() + Send>| {
+            let fault = fault.clone();
+            let guarded = move || {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
+                    let message = panic
+                        .downcast_ref::<String>()
+                        .cloned()
+                        .or_else(|| panic.downcast_ref::<&str>().map(|it| (*it).to_owned()))
+                        .unwrap_or_default();
+                    fault.report(&Fatal::Panicked {
+                        thread: name,
+                        message,
+                    });
+                }
+            };
+            let builder = std::thread::Builder::new().name(name.to_owned());
+            let thread = builder.spawn(guarded).map_err(|it| OpenError::Io {
+                dir: dir.clone(),
+                text: format!("thread {name} cannot be made: {it}"),
+            })?;
+            replica.threads.push(thread);
+            Ok(())
+        };
+        let of_log = fault.clone();
+        let of_rows = fault.clone();
+        spawn("raft", Box::new(move || raft.run(&incoming)))?;
+        spawn(
+            "raft-log",
+            Box::new(move || writers::write_log(&log, &log_queue, &logged, &of_log)),
+        )?;
+        spawn(
+            "raft-rows",
+            Box::new(move || writers::write_rows(&rows, &rows_queue, &flushed, &of_rows)),
+        )?;
+        Ok(replica)
+    }
+
+    /// The machine's end.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Stops after writing the rows, so that the next start has little to do.
+    pub fn stop(mut self) {
+        self.end(true);
+    }
+
+    fn end(&mut self, flush: bool) {
+        // Blocks until the raft thread takes it; when it is gone there is nothing to stop.
+        let _ = self.handle.commands.send(Command::Stop { flush });
+        for thread in self.threads.drain(..) {
+            // Panics are caught inside.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.end(false);
+    }
+}
