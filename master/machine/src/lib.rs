@@ -4,34 +4,57 @@
 //! the log, messages that wait for them in the [`Outbox`](outbox::Outbox), and
 //! changes for readers. The shell (`tepui-master`) owns every socket, clock and disk.
 //!
+//! Tables, one file each, hold what dies with the term: `agents` (links, pings),
+//! `frameworks` (subscriptions, failover clocks), `offers`, `inverse_offers`.
+//! Coordinators are `impl Machine` blocks, one concern a file: `calls` is the door of
+//! scheduler calls, `attach` that of agents, `operator` that of operators; behind them
+//! `subscribe`, `accept`, `launch`, `offer_operations`, `kill`, `reconcile`, `updates`,
+//! `tasks`, `operations`, `unreachable`, `failover`, `drain`, `maintenance`, `settings`,
+//! `allocation`, and `heartbeat` for what time alone does.
+//!
 //! # Invariants
 //! - A step is total: refusals are outputs, nothing a client sends can panic.
 //! - Replicated fields change only through `ClusterState::apply`; the tables here
-//!   hold what dies with the term (connections, offers, timers).
+//!   hold what dies with the term, or a parsed copy of a row's payload.
 //! - Same birth, same inputs at the same times: same outputs, byte for byte.
 //! - No resource is offered or used twice.
+//! - A task that was accepted ends in a launch command or in a status update.
+//! - No removal is decided from a clock that another leader started.
 
 pub use tepui_model as model;
 
+mod accept;
+mod agents;
+mod allocation;
+mod attach;
+mod calls;
 pub mod config;
+pub mod counters;
+mod drain;
+mod failover;
+mod frameworks;
+mod heartbeat;
+mod ids;
 pub mod input;
+mod inverse_offers;
+mod kill;
+mod launch;
+mod machine;
+mod maintenance;
+mod offer_operations;
+mod offers;
+mod operations;
+mod operator;
 pub mod outbox;
 pub mod output;
+mod reconcile;
+mod settings;
+mod statuses;
+mod subscribe;
+mod tasks;
+mod timers;
+mod unreachable;
+mod updates;
 
-// The machine itself (`machine.rs`), as the shell calls it:
-//
-// impl Machine {
-//     /// Begins a term over the committed state: logs FormCluster (once in the cluster's
-//     /// life) and BeginTerm. `wall` and `seed` come from the shell; `master_id` is a
-//     /// fresh UUID, the prefix of every id that this term makes.
-//     pub fn birth(state: ClusterState, term: u64, now: Instant, wall: WallTime, seed: u64,
-//                  master_id: &str, config: Config) -> (Machine, Output);
-//     pub fn step(&mut self, now: Instant, wall: WallTime, input: Input) -> Output;
-//     /// When to step with `Input::Tick` at the latest.
-//     pub fn next_deadline(&self) -> Option<Instant>;
-//     /// The stamp for the entry that holds what was just stepped.
-//     pub fn cluster_time(&self, now: Instant) -> ClusterTime;
-//     pub fn counters(&self) -> &Counters;      // for /metrics/snapshot
-//     pub fn state(&self) -> &ClusterState;
-//     pub fn check_invariants(&self);
-// }
+pub use config::Config;
+pub use machine::Machine;

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use tepui_model::event::{Event, FrameworkFormat};
+use tepui_model::event::Event;
 use tepui_model::id::{AgentId, FrameworkId, OfferId};
-use tepui_model::offer::Offer;
+use tepui_model::offer::{FrameworkFormat, Offer};
 use tepui_model::{link, log, wire};
 
 pub use crate::input::{ConnectionId, RequestId, Transport};

@@ -1,0 +1,136 @@
+//! A world around one machine: names instead of connections, a clock that only tests
+//! move, a replica that applies what is logged, and every invariant after every step.
+
+#![allow(dead_code)] // each test binary uses a part
+
+pub mod command;
+pub mod trace;
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use tepui_master_machine::input::{ConnectionId, Input, RequestId};
+use tepui_master_machine::output::Output;
+use tepui_master_machine::{Config, Machine};
+use tepui_model::log;
+use tepui_model::time::{Instant, WallTime};
+use tepui_state::ClusterState;
+
+pub struct World {
+    pub machine: Option<Machine>,
+    /// What a follower holds: moved by the logged operations alone.
+    pub replica: ClusterState,
+    pub config: Config,
+    pub now: Instant,
+    pub seed: u64,
+    term: u64,
+    requests: u64,
+    connections: BTreeMap<String, ConnectionId>,
+}
+
+impl World {
+    pub fn new() -> World {
+        World {
+            machine: None,
+            replica: ClusterState::new(),
+            config: Config {
+                cluster_id: "cluster".to_owned(),
+                ..Config::default()
+            },
+            now: Instant(1_000_000_000),
+            seed: 7,
+            term: 0,
+            requests: 0,
+            connections: BTreeMap::new(),
+        }
+    }
+
+    pub fn wall(&self) -> WallTime {
+        WallTime(self.now.as_nanos() as f64 / 1e9)
+    }
+
+    /// Names of connections get numbers in the order of their first use.
+    pub fn connection(&mut self, name: &str) -> ConnectionId {
+        let next = self.connections.len() as u64 + 1;
+        *self.connections.entry(name.to_owned()).or_insert(ConnectionId(next))
+    }
+
+    pub fn connection_name(&self, connection: ConnectionId) -> String {
+        self.connections
+            .iter()
+            .find(|(_, it)| **it == connection)
+            .map_or_else(|| format!("{connection:?}"), |(name, _)| name.clone())
+    }
+
+    pub fn request(&mut self) -> RequestId {
+        self.requests += 1;
+        RequestId(self.requests)
+    }
+
+    /// A new term over what the replica holds; the machine before is thrown away.
+    pub fn birth(&mut self) -> Output {
+        self.term += 1;
+        let (machine, output) = Machine::birth(
+            self.replica.clone(),
+            self.term,
+            self.now,
+            self.wall(),
+            self.seed,
+            &format!("m{}", self.term),
+            self.config.clone(),
+        );
+        self.machine = Some(machine);
+        self.replicate(&output);
+        output
+    }
+
+    pub fn machine(&mut self) -> &mut Machine {
+        self.machine.as_mut().expect("a scenario begins with birth")
+    }
+
+    pub fn step(&mut self, input: Input) -> Output {
+        let (now, wall) = (self.now, self.wall());
+        let output = self.machine().step(now, wall, input);
+        self.replicate(&output);
+        output
+    }
+
+    /// Time goes on, from deadline to deadline. Says what every step did that did anything.
+    pub fn advance(&mut self, by: Duration) -> Vec<(Instant, Output)> {
+        let end = self.now + by;
+        let mut outputs = Vec::new();
+        let mut steps = 0;
+        while let Some(next) = self.machine().next_deadline().filter(|next| *next <= end) {
+            self.now = self.now.max(next);
+            let output = self.step(Input::Tick);
+            if !output.is_empty() {
+                outputs.push((self.now, output));
+            }
+            steps += 1;
+            assert!(steps < 100_000, "the machine is due again and again at {next:?}");
+        }
+        self.now = end;
+        outputs
+    }
+
+    /// One entry for each step: the replica must be what the machine's state is.
+    fn replicate(&mut self, output: &Output) {
+        let now = self.now;
+        let machine = self.machine.as_mut().expect("born");
+        let stamp = machine.cluster_time(now);
+        machine.advance(stamp);
+        let entry = log::Entry {
+            decided_term: self.term,
+            cluster_time_ns: stamp.as_nanos(),
+            operations: output.log.clone(),
+            state_hash: None,
+        };
+        self.replica.apply_entry(&entry).expect("known operations");
+        assert_eq!(
+            machine.state_hash(),
+            self.replica.hash(),
+            "the machine changed its state past the log"
+        );
+        machine.check_invariants();
+    }
+}
