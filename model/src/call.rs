@@ -235,7 +235,7 @@ impl Call {
                     message: "'framework_id' differs from 'subscribe.framework_info.id'".into(),
                 });
             }
-            let raw = raw.and_then(|it| payload::field(&it, number::SUBSCRIBE));
+            let raw = raw.and_then(|it| payload::path(&it, &[number::SUBSCRIBE]));
             let subscribe = subscribe(
                 it.framework_info,
                 it.suppressed_roles,
@@ -298,8 +298,8 @@ fn read(
         Type::Accept => {
             let it = call.accept.ok_or_else(|| missing("accept"))?;
             let raw: Vec<Bytes> = raw
-                .and_then(|it| payload::field(&it, number::ACCEPT))
-                .map(|it| payload::fields(&it, number::OPERATIONS).collect())
+                .and_then(|it| payload::path(&it, &[number::ACCEPT]))
+                .map(|it| payload::fields(&it, number::OPERATIONS))
                 .filter(|raw: &Vec<Bytes>| raw.len() == it.operations.len())
                 .unwrap_or_default();
             let operations = it.operations.into_iter().enumerate();
@@ -423,7 +423,7 @@ fn read(
         Type::UpdateFramework => {
             let it = call.update_framework;
             let it = it.ok_or_else(|| missing("update_framework"))?;
-            let raw = raw.and_then(|it| payload::field(&it, number::UPDATE_FRAMEWORK));
+            let raw = raw.and_then(|it| payload::path(&it, &[number::UPDATE_FRAMEWORK]));
             let update = subscribe(
                 it.framework_info,
                 it.suppressed_roles,
@@ -448,7 +448,7 @@ fn subscribe(
     constraints: Option<wire::scheduler::OfferConstraints>,
     raw: Option<Bytes>,
 ) -> Subscribe {
-    let cut = |number| raw.as_ref().and_then(|it| payload::field(it, number));
+    let cut = |number| raw.as_ref().and_then(|it| payload::path(it, &[number]));
     let offer_constraints_payload = constraints.as_ref().map_or_else(Bytes::new, |it| {
         payload::or_encoded(cut(number::OFFER_CONSTRAINTS), it)
     });

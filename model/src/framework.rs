@@ -519,7 +519,7 @@ mod tests {
         assert_eq!(with.id, Some(id.clone()));
         assert_eq!(with.with_id(&"m-0002".into()).id, Some("m-0002".into()));
         assert_eq!(with.principal, Some("p".into()));
-        let unknown: Vec<_> = payload::fields(&with.payload, 1000).collect();
+        let unknown = payload::fields(&with.payload, 1000);
         assert_eq!(unknown, ["new"]);
 
         let mut other = info();

@@ -447,21 +447,21 @@ impl OperationKind {
             Type::Launch => {
                 let launch = required(operation.launch, "launch")?;
                 let raw = raw
-                    .and_then(|it| payload::field(it, number::LAUNCH))
-                    .map(|it| payload::fields(&it, number::LAUNCH_TASKS).collect());
+                    .and_then(|it| payload::path(it, &[number::LAUNCH]))
+                    .map(|it| payload::fields(&it, number::LAUNCH_TASKS));
                 OperationKind::Launch {
                     tasks: tasks(launch.task_infos, raw),
                 }
             }
             Type::LaunchGroup => {
                 let launch = required(operation.launch_group, "launch_group")?;
-                let raw = raw.and_then(|it| payload::field(it, number::LAUNCH_GROUP));
+                let raw = raw.and_then(|it| payload::path(it, &[number::LAUNCH_GROUP]));
                 let raw_executor = raw
                     .as_ref()
-                    .and_then(|it| payload::field(it, number::GROUP_EXECUTOR));
+                    .and_then(|it| payload::path(it, &[number::GROUP_EXECUTOR]));
                 let raw_tasks = raw
-                    .and_then(|it| payload::field(&it, number::GROUP))
-                    .map(|it| payload::fields(&it, number::GROUP_TASKS).collect());
+                    .and_then(|it| payload::path(&it, &[number::GROUP]))
+                    .map(|it| payload::fields(&it, number::GROUP_TASKS));
                 OperationKind::LaunchGroup {
                     executor: ExecutorInfo::from_wire(launch.executor, raw_executor).into(),
                     tasks: tasks(launch.task_group.tasks, raw_tasks),

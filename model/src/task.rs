@@ -54,7 +54,7 @@ const EXECUTOR: u32 = 5;
 impl TaskInfo {
     /// Reads the message; `raw` is what it was decoded from, if it came as protobuf.
     pub fn from_wire(info: wire::TaskInfo, raw: Option<Bytes>) -> TaskInfo {
-        let raw_executor = raw.as_ref().and_then(|it| payload::field(it, EXECUTOR));
+        let raw_executor = raw.as_ref().and_then(|it| payload::path(it, &[EXECUTOR]));
         let executor = info.executor.clone();
         let payload = payload::or_encoded(raw, &info);
         let (resources, fault) = match Resources::from_wire(&info.resources) {

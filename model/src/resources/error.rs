@@ -53,6 +53,8 @@ pub enum Error {
     Text { text: String, fault: &'static str },
     #[error("cannot read {text:?}: {fault}; expected name:value;..., such as rack:r1;cores:8")]
     Attribute { text: String, fault: &'static str },
+    #[error("cannot read the JSON array of resources: {0}")]
+    Json(String),
     #[error("{missing} is not contained in {available}")]
     NotContained { missing: String, available: String },
     #[error("resource {name:?} has no reservation to remove")]

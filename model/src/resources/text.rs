@@ -1,19 +1,19 @@
 //! The text form: `name(role):value;...`, as flags and operators write it.
 
 use super::{Error, Ranges, Reservation, Resource, Resources, Scalar, Set, Value};
-use crate::Role;
+use crate::{Role, wire};
 
 impl Resources {
     /// Reads `cpus:4;mem(role):10;ports:[1-2,5-9];set:{a,b}`. Disk and memory are in MB. What
     /// names no role is reserved to `default_role`, or unreserved when that is `*`. White space
-    /// does not matter.
-    ///
-    /// The other form that flags take, a JSON array, is read by the shell: see
-    /// [`Resources::from_wire_with_role`].
+    /// does not matter. A JSON array of `Resource` messages is the other form.
     ///
     /// # Errors
     /// What cannot be read, with what would be right.
     pub fn parse(text: &str, default_role: &str) -> Result<Resources, Error> {
+        if text.trim_start().starts_with('[') {
+            return parse_json(text, default_role);
+        }
         let mut all = Resources::new();
         for part in text.split(';') {
             let part = part.trim();
@@ -24,6 +24,14 @@ impl Resources {
         }
         Ok(all)
     }
+}
+
+fn parse_json(text: &str, default_role: &str) -> Result<Resources, Error> {
+    // The codec reads messages; `Request` is one that holds nothing but resources and an agent.
+    let message = format!("{{\"resources\":{text}}}");
+    let list: wire::Request = tepui_proto::json::decode(message.as_bytes())
+        .map_err(|error| Error::Json(error.to_string()))?;
+    Resources::from_wire_with_role(&list.resources, default_role)
 }
 
 fn parse_one(part: &str, default_role: &str) -> Result<Resource, Error> {
@@ -112,6 +120,26 @@ mod tests {
         assert_eq!(all.to_string(), print);
         assert_eq!(Resources::parse(print, "*").unwrap(), all);
         assert_eq!(Resources::parse("", "*").unwrap(), Resources::new());
+    }
+
+    #[test]
+    fn reads_a_json_array() {
+        let text = r#" [{"name":"cpus","type":"SCALAR","scalar":{"value":4}},
+            {"name":"disk","type":"SCALAR","scalar":{"value":1},"role":"b"},
+            {"name":"ports","type":"RANGES","ranges":{"range":[{"begin":1,"end":2}]}}]"#;
+        let all = Resources::parse(text, "a").unwrap();
+        assert_eq!(
+            all,
+            Resources::parse("cpus(a):4;disk(b):1;ports(a):[1-2]", "*").unwrap()
+        );
+        for bad in [
+            "[",
+            "[1]",
+            r#"[{"type":"SCALAR"}]"#,
+            r#"[{"name":"cpus","type":"SCALAR"}]"#,
+        ] {
+            assert!(Resources::parse(bad, "*").is_err(), "{bad}");
+        }
     }
 
     #[test]
