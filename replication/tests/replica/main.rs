@@ -1,0 +1,6 @@
+//! A replica over real disks, through starts, stops, crashes and damage.
+
+mod damage;
+mod kill;
+mod life;
+mod owner;
