@@ -106,9 +106,9 @@ impl WallTime {
 /// nanoseconds (about 292 years), which is what Mesos calls unrepresentable. May be negative.
 pub fn nanos_from_secs(seconds: f64) -> Option<i64> {
     let nanos = seconds * 1e9;
-    // 2^63 is exactly representable; the comparison also refuses NaN.
-    (nanos >= -9_223_372_036_854_775_808.0 && nanos < 9_223_372_036_854_775_808.0)
-        .then_some(nanos as i64)
+    // 2^63 is exactly representable; a range holds no NaN.
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    (-LIMIT..LIMIT).contains(&nanos).then_some(nanos as i64)
 }
 
 /// Seconds of the wire as a duration; `None` when negative or unrepresentable.

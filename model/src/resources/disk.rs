@@ -127,8 +127,11 @@ impl DiskInfo {
     /// container sees it does not matter, since each task may say that anew, and neither does
     /// who made the volume (Mesos compares the volume's id alone).
     pub fn is_same(&self, other: &DiskInfo) -> bool {
-        let id = |it: &DiskInfo| it.persistence.as_ref().map(|it| it.id.clone());
-        self.source == other.source && id(self) == id(other)
+        self.source == other.source && self.persistence_id() == other.persistence_id()
+    }
+
+    fn persistence_id(&self) -> Option<&PersistenceId> {
+        self.persistence.as_ref().map(|it| &it.id)
     }
 
     /// Whether amounts of it can be split and merged: not a persistent volume, and not on a disk

@@ -319,7 +319,8 @@ mod tests {
     /// ones, so a wrong order shows.
     #[test]
     fn faults_are_found_in_mesos_order() {
-        let steps: [(&str, fn(&mut wire::TaskInfo)); 12] = [
+        type Spoil = fn(&mut wire::TaskInfo);
+        let steps: [(&str, Spoil); 12] = [
             ("task_id", |it| it.task_id.value = "a/b".into()),
             ("agent_id", |it| it.agent_id.value = "other".into()),
             ("kill_policy", |it| {
