@@ -218,8 +218,7 @@ fn entry_record(entry: &eraftpb::Entry) -> Entry {
 }
 
 fn entry(record: Entry) -> Result<eraftpb::Entry, DecodeError> {
-    let mut entry = eraftpb::Entry::default();
-    entry.entry_type = match record.kind {
+    let entry_type = match record.kind {
         0 => eraftpb::EntryType::EntryNormal,
         2 => eraftpb::EntryType::EntryConfChangeV2,
         number => {
@@ -227,11 +226,14 @@ fn entry(record: Entry) -> Result<eraftpb::Entry, DecodeError> {
             return Err(DecodeError::Unknown { what, number });
         }
     };
-    entry.term = record.term;
-    entry.index = record.index;
-    entry.data = record.data;
-    entry.context = record.context;
-    Ok(entry)
+    Ok(eraftpb::Entry {
+        entry_type,
+        term: record.term,
+        index: record.index,
+        data: record.data,
+        context: record.context,
+        ..eraftpb::Entry::default()
+    })
 }
 
 pub(crate) fn encode_message(message: &eraftpb::Message) -> Bytes {
@@ -266,26 +268,28 @@ pub(crate) fn encode_message(message: &eraftpb::Message) -> Bytes {
 /// Data of entries are slices of `bytes`, not copies.
 pub(crate) fn decode_message(bytes: Bytes) -> Result<eraftpb::Message, DecodeError> {
     let record = Message::decode(bytes)?;
-    let mut message = eraftpb::Message::default();
-    message.msg_type = message_kind(record.kind)?;
-    message.to = record.to;
-    message.from = record.from;
-    message.term = record.term;
-    message.log_term = record.log_term;
-    message.index = record.index;
     let entries: Result<Vec<_>, _> = record.entries.into_iter().map(entry).collect();
-    message.entries = entries?.into();
-    message.commit = record.commit;
-    message.commit_term = record.commit_term;
+    let mut message = eraftpb::Message {
+        msg_type: message_kind(record.kind)?,
+        to: record.to,
+        from: record.from,
+        term: record.term,
+        log_term: record.log_term,
+        index: record.index,
+        entries: entries?.into(),
+        commit: record.commit,
+        commit_term: record.commit_term,
+        request_snapshot: record.request_snapshot,
+        reject: record.reject,
+        reject_hint: record.reject_hint,
+        context: record.context,
+        priority: record.priority,
+        ..eraftpb::Message::default()
+    };
     if let Some(ticket) = record.ticket {
         let members = ticket.members.map(members).unwrap_or_default();
         message.set_snapshot(snapshot(ticket.index, ticket.term, &members));
     }
-    message.request_snapshot = record.request_snapshot;
-    message.reject = record.reject;
-    message.reject_hint = record.reject_hint;
-    message.context = record.context;
-    message.priority = record.priority;
     Ok(message)
 }
 
@@ -345,13 +349,14 @@ fn members(record: MembersRecord) -> Members {
 }
 
 pub(crate) fn to_conf_state(members: &Members) -> eraftpb::ConfState {
-    let mut state = eraftpb::ConfState::default();
-    state.voters = members.voters.iter().copied().collect();
-    state.learners = members.learners.iter().copied().collect();
-    state.voters_outgoing = members.voters_outgoing.iter().copied().collect();
-    state.learners_next = members.learners_next.iter().copied().collect();
-    state.auto_leave = members.auto_leave;
-    state
+    eraftpb::ConfState {
+        voters: members.voters.iter().copied().collect(),
+        learners: members.learners.iter().copied().collect(),
+        voters_outgoing: members.voters_outgoing.iter().copied().collect(),
+        learners_next: members.learners_next.iter().copied().collect(),
+        auto_leave: members.auto_leave,
+        ..eraftpb::ConfState::default()
+    }
 }
 
 pub(crate) fn from_conf_state(state: &eraftpb::ConfState) -> Members {
@@ -385,8 +390,7 @@ pub(crate) fn encode_change(changes: &[MemberChange]) -> Bytes {
 /// No bytes at all are the change that leaves a joint configuration.
 pub(crate) fn decode_change(bytes: &[u8]) -> Result<eraftpb::ConfChangeV2, DecodeError> {
     let record = ChangeRecord::decode(bytes)?;
-    let mut change = eraftpb::ConfChangeV2::default();
-    change.transition = match record.transition {
+    let transition = match record.transition {
         0 => eraftpb::ConfChangeTransition::Auto,
         1 => eraftpb::ConfChangeTransition::Implicit,
         2 => eraftpb::ConfChangeTransition::Explicit,
@@ -395,23 +399,29 @@ pub(crate) fn decode_change(bytes: &[u8]) -> Result<eraftpb::ConfChangeV2, Decod
             return Err(DecodeError::Unknown { what, number });
         }
     };
-    let mut changes = Vec::with_capacity(record.changes.len());
-    for single in record.changes {
-        let mut into = eraftpb::ConfChangeSingle::default();
-        into.change_type = match single.kind {
-            0 => eraftpb::ConfChangeType::AddNode,
-            1 => eraftpb::ConfChangeType::RemoveNode,
-            2 => eraftpb::ConfChangeType::AddLearnerNode,
-            number => {
-                let (what, number) = ("change of a member", number.cast_unsigned());
-                return Err(DecodeError::Unknown { what, number });
-            }
-        };
-        into.node_id = single.node_id;
-        changes.push(into);
-    }
-    change.changes = changes.into();
-    Ok(change)
+    let changes: Result<Vec<_>, _> = record.changes.iter().map(single).collect();
+    Ok(eraftpb::ConfChangeV2 {
+        transition,
+        changes: changes?.into(),
+        ..eraftpb::ConfChangeV2::default()
+    })
+}
+
+fn single(record: &SingleRecord) -> Result<eraftpb::ConfChangeSingle, DecodeError> {
+    let change_type = match record.kind {
+        0 => eraftpb::ConfChangeType::AddNode,
+        1 => eraftpb::ConfChangeType::RemoveNode,
+        2 => eraftpb::ConfChangeType::AddLearnerNode,
+        number => {
+            let (what, number) = ("change of a member", number.cast_unsigned());
+            return Err(DecodeError::Unknown { what, number });
+        }
+    };
+    Ok(eraftpb::ConfChangeSingle {
+        change_type,
+        node_id: record.node_id,
+        ..eraftpb::ConfChangeSingle::default()
+    })
 }
 
 #[cfg(test)]
@@ -429,8 +439,10 @@ mod tests {
                             context: Vec<u8>, datas in prop::collection::vec(any::<(u64, Vec<u8>)>(), 0..4),
                             with_ticket: bool, voters: Vec<u64>) {
             prop_assume!(!(10..13).contains(&kind));
-            let mut message = eraftpb::Message::default();
-            message.msg_type = message_kind(kind).expect("known");
+            let mut message = eraftpb::Message {
+                msg_type: message_kind(kind).expect("known"),
+                ..eraftpb::Message::default()
+            };
             [message.to, message.from, message.term, message.log_term, message.index,
              message.commit, message.commit_term, message.request_snapshot,
              message.reject_hint, _] = numbers;
@@ -438,15 +450,17 @@ mod tests {
             message.reject = reject;
             message.context = text(&context);
             let entries: Vec<_> = datas.iter().map(|(number, data)| {
-                let mut entry = eraftpb::Entry::default();
-                if number % 2 == 0 {
-                    entry.entry_type = eraftpb::EntryType::EntryConfChangeV2;
+                eraftpb::Entry {
+                    entry_type: match number % 2 {
+                        0 => eraftpb::EntryType::EntryConfChangeV2,
+                        _ => eraftpb::EntryType::EntryNormal,
+                    },
+                    term: *number,
+                    index: number.wrapping_mul(3),
+                    data: text(data),
+                    context: Decision { term: *number, sequence: 7 }.encode(),
+                    ..eraftpb::Entry::default()
                 }
-                entry.term = *number;
-                entry.index = number.wrapping_mul(3);
-                entry.data = text(data);
-                entry.context = Decision { term: *number, sequence: 7 }.encode();
-                entry
             }).collect();
             message.entries = entries.into();
             if with_ticket {

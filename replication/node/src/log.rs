@@ -128,10 +128,12 @@ fn failed(error: DiskError) -> raft::Error {
 
 impl<D: Disk> Storage for Log<D> {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        let mut hard = HardState::default();
-        hard.term = self.state.term;
-        hard.vote = self.state.vote;
-        hard.commit = self.state.commit;
+        let hard = HardState {
+            term: self.state.term,
+            vote: self.state.vote,
+            commit: self.state.commit,
+            ..HardState::default()
+        };
         let members: ConfState = codec::to_conf_state(&self.state.members);
         Ok(RaftState::new(hard, members))
     }
@@ -231,11 +233,12 @@ mod tests {
     }
 
     fn entry(index: u64, term: u64) -> Entry {
-        let mut entry = Entry::default();
-        entry.index = index;
-        entry.term = term;
-        entry.data = Bytes::from(vec![0; 68]);
-        entry
+        Entry {
+            index,
+            term,
+            data: Bytes::from(vec![0; 68]),
+            ..Entry::default()
+        }
     }
 
     fn indices(log: &Log<Entries>, low: u64, high: u64, max: u64) -> Vec<u64> {

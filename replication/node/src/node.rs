@@ -464,10 +464,11 @@ impl<D: Disk> Node<D> {
         if !leads || self.role != (Role::Leader { term }) {
             return Err(ProposeError::NotLeader { term });
         }
-        let mut entry = eraftpb::Entry::default();
-        entry.data = data;
-        entry.context = Decision { term, sequence }.encode();
-        self.propose_entry(entry)
+        self.propose_entry(eraftpb::Entry {
+            data,
+            context: Decision { term, sequence }.encode(),
+            ..eraftpb::Entry::default()
+        })
     }
 
     /// Proposes a change of the members.
@@ -483,17 +484,20 @@ impl<D: Disk> Node<D> {
         if self.raw.raft.state != StateRole::Leader || self.raw.raft.term != term {
             return Err(ProposeError::NotLeader { term });
         }
-        let mut entry = eraftpb::Entry::default();
-        entry.entry_type = EntryType::EntryConfChangeV2;
-        entry.data = codec::encode_change(changes);
-        self.propose_entry(entry)
+        self.propose_entry(eraftpb::Entry {
+            entry_type: EntryType::EntryConfChangeV2,
+            data: codec::encode_change(changes),
+            ..eraftpb::Entry::default()
+        })
     }
 
     fn propose_entry(&mut self, entry: eraftpb::Entry) -> Result<u64, ProposeError> {
-        let mut message = eraftpb::Message::default();
-        message.msg_type = MessageType::MsgPropose;
-        message.from = self.config.id;
-        message.entries = vec![entry].into();
+        let message = eraftpb::Message {
+            msg_type: MessageType::MsgPropose,
+            from: self.config.id,
+            entries: vec![entry].into(),
+            ..eraftpb::Message::default()
+        };
         let outcome = self.raw.raft.step(message);
         self.settle();
         match outcome {

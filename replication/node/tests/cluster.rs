@@ -417,7 +417,7 @@ impl World {
 /// Proposals under every fault; returns the digest of all bytes sent.
 fn rough_life(seed: u64, voters: u64) -> u64 {
     let mut world = World::new(seed, voters);
-    world.cut_behind = (seed % 2 == 0).then_some(5);
+    world.cut_behind = seed.is_multiple_of(2).then_some(5);
     world.await_leader();
     world.faults = ROUGH;
     for _ in 0..1500 {
