@@ -155,12 +155,28 @@ fn check_field<'a>(
     }
     for (index, at) in spans.enumerate() {
         let bytes = stack[at].raw.bytes();
-        check_message(message, bytes, depth, stack).map_err(|error| match field.label {
-            Label::Repeated | Label::Map => error.within(|it| path::in_index(it, index)),
-            Label::Optional | Label::Required => error,
-        })?;
+        let checked = check_message(message, bytes, depth, stack);
+        match field.label {
+            Label::Optional | Label::Required => checked?,
+            Label::Repeated => checked.map_err(|it| it.within(|it| path::in_index(it, index)))?,
+            Label::Map => checked
+                .and_then(|()| check_absent_value(message, bytes))
+                .map_err(|it| it.within(|it| path::in_index(it, index)))?,
+        }
     }
     Ok(())
+}
+
+/// An entry of a map without a value means an empty one, which has to be whole too.
+fn check_absent_value(entry: &Descriptor, bytes: &[u8]) -> Result<(), Error> {
+    match entry.fields.as_slice() {
+        [_, value] if fields(bytes, value.number).next().is_none() => match value.kind {
+            Kind::Message(id) => check_message(registry().message_at(id), &[], 0, &mut Vec::new())
+                .map_err(|error| error.within(|it| path::in_field(it, &value.name))),
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
 }
 
 /// Whether a value is one; only enums have numbers that are none.

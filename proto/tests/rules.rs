@@ -307,3 +307,33 @@ fn a_message_that_is_not_there_is_an_error() {
     assert!(json::encode_wire("no.such.Message", b"", &mut String::new()).is_err());
     assert!(wire::check("no.such.Message", b"").is_err());
 }
+
+#[test]
+fn entries_of_maps_are_as_whole_as_everything_else() {
+    let quantities = |entries: &[&[u8]]| {
+        let mut bytes = Vec::new();
+        for entry in entries {
+            prost::encoding::bytes::encode(1, &entry.to_vec(), &mut bytes);
+        }
+        bytes
+    };
+    let name = "mesos.v1.OfferFilters.ResourceQuantities";
+    let two = [&[0x09][..], &2.0f64.to_le_bytes()].concat();
+    let with_value = [&[0x0a, 1, b'b', 0x12, 9][..], &two].concat();
+    // The value in two parts, the first of them empty.
+    let in_parts = [&[0x0a, 1, b'a', 0x12, 0, 0x12, 9][..], &two].concat();
+    let bytes = quantities(&[&with_value, &in_parts, &with_value]);
+    assert_eq!(wire::check(name, &bytes), Ok(()));
+    let mut text = String::new();
+    json::encode_wire(name, &bytes, &mut text).expect("whole");
+    assert_eq!(
+        text,
+        r#"{"quantities":{"a":{"value":2.0},"b":{"value":2.0}}}"#
+    );
+    // Without a value it is an empty message, which misses a field.
+    let error = wire::check(name, &quantities(&[&with_value, &[0x0a, 1, b'c']]));
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "quantities[1].value.value: required field is missing"
+    );
+}

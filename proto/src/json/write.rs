@@ -107,16 +107,18 @@ fn write_map<'a>(
     let [key_field, value_field] = entry.fields.as_slice() else {
         return Ok(());
     };
-    let mut entries: BTreeMap<String, Raw<'a>> = BTreeMap::new();
+    // The records of the value: one, or several parts of a message.
+    let mut entries: BTreeMap<String, Vec<Span<'a>>> = BTreeMap::new();
     for at in spans {
         let bytes = stack[at].raw.bytes();
         let base = stack.len();
         scan::collect(entry, bytes, stack)
             .map_err(|(at, cause)| Error::malformed(entry, at, cause))?;
-        let last = |wanted| stack[base..].iter().rfind(|it| it.field == wanted);
-        let key = last(0).map_or_else(|| empty(key_field.kind), |it| it.raw);
-        // An entry with its value in several parts is not merged: nothing writes one.
-        let value = last(1).map_or_else(|| empty(value_field.kind), |it| it.raw);
+        let of = |field| stack[base..].iter().filter(move |it| it.field == field);
+        let key = of(0)
+            .next_back()
+            .map_or_else(|| empty(key_field.kind), |it| it.raw);
+        let value = of(1).copied().collect();
         stack.truncate(base);
         let key = match scalar(key_field.kind, key)? {
             Scalar::Text(text) => text.to_owned(),
@@ -130,8 +132,17 @@ fn write_map<'a>(
     sink.open_object();
     for (key, value) in entries {
         sink.key(&key);
-        write_value(value_field.kind, value, depth, stack, sink)
-            .map_err(|error| error.within(|it| path::in_key(it, &key)))?;
+        let base = stack.len();
+        let written = if value.is_empty() {
+            let raw = empty(value_field.kind);
+            write_value(value_field.kind, raw, depth, stack, sink)
+        } else {
+            stack.extend(value);
+            let spans = base..stack.len();
+            write_field(value_field, spans, depth, stack, sink)
+        };
+        written.map_err(|error| error.within(|it| path::in_key(it, &key)))?;
+        stack.truncate(base);
     }
     sink.close_object();
     Ok(())
