@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader, Write},
+    os::unix::process::ExitStatusExt,
     path::Path,
     process::{Command, Stdio},
     time::Duration,
@@ -15,6 +16,7 @@ use crate::owner::{Event, Running, options};
 
 const DIR: &str = "TEPUI_TEST_KILL_DIR";
 const ROUND: &str = "TEPUI_TEST_KILL_ROUND";
+const OWN_END: &str = "TEPUI_TEST_KILL_OWN_END";
 
 fn child_options(dir: &Path) -> Options {
     Options {
@@ -26,14 +28,20 @@ fn child_options(dir: &Path) -> Options {
 }
 
 /// The child: proposes without end and tells what was committed. Does nothing when it is not
-/// started by the test below.
+/// started by one of the tests below.
 #[test]
-#[ignore = "started by acknowledged_entries_survive_kill"]
+#[ignore = "a process that the other tests start"]
 fn child() {
     let (Ok(dir), Ok(round)) = (std::env::var(DIR), std::env::var(ROUND)) else {
         return;
     };
-    let mut running = Running::start(&child_options(Path::new(&dir))).expect("start");
+    let options = child_options(Path::new(&dir));
+    // With the callback that a master has, which aborts.
+    let start = match std::env::var_os(OWN_END) {
+        Some(_) => Running::start_mortal,
+        None => Running::start,
+    };
+    let mut running = start(&options).expect("start");
     let mut out = std::io::stdout().lock();
     for n in 0_u64.. {
         let data = format!("{round}:{n}:{}", "x".repeat(200));
@@ -81,7 +89,12 @@ fn acknowledged_entries_survive_kill() {
         let status = child.wait().expect("child");
         assert!(!status.success() && heard >= 50, "{status} after {heard}");
     }
-    let running = Running::start(&child_options(dir.path())).expect("start");
+    check(dir.path(), &acknowledged);
+}
+
+/// Everything acknowledged is found again, once.
+fn check(dir: &Path, acknowledged: &BTreeSet<String>) {
+    let running = Running::start(&child_options(dir)).expect("start");
     let found: BTreeSet<_> = running
         .seen
         .values()
@@ -92,3 +105,31 @@ fn acknowledged_entries_survive_kill() {
     assert!(lost.is_empty(), "of {}: {lost:?}", acknowledged.len());
     assert_eq!(found.len(), running.seen.len(), "an entry is there twice");
 }
+
+#[test]
+fn a_disk_that_fails_ends_the_process() {
+    let dir = tempfile::tempdir().expect("folder");
+    // No file may grow beyond a few hundred kilobytes: soon a write to the log fails.
+    let limited = r#"ulimit -f 512; trap "" XFSZ; exec "$0" "$@""#;
+    let output = Command::new("sh")
+        .args(["-c", limited])
+        .arg(std::env::current_exe().expect("this test"))
+        .args(["--exact", "kill::child", "--ignored", "--nocapture"])
+        .env(DIR, dir.path())
+        .env(ROUND, "0")
+        .env(OWN_END, "yes")
+        .output()
+        .expect("child");
+    assert_eq!(output.status.signal(), Some(SIGABRT), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let acknowledged: BTreeSet<_> = text
+        .lines()
+        .filter_map(|line| line.split_once("acknowledged "))
+        .map(|(_, name)| name.to_owned())
+        .collect();
+    assert!(acknowledged.len() > 50, "{}", acknowledged.len());
+    check(dir.path(), &acknowledged);
+}
+
+/// What `abort` sends.
+const SIGABRT: i32 = 6;

@@ -105,7 +105,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts and waits until it leads.
+    /// Starts and waits until it leads. What would end the process is an event.
     pub fn start(options: &Options) -> Result<Running, OpenError> {
         let (sender, events) = channel();
         let to_fatal = sender.clone();
@@ -115,7 +115,21 @@ impl Running {
             }),
             ..options.clone()
         };
-        let store = Store::open(&options)?;
+        Running::start_with(&options, sender, events)
+    }
+
+    /// The same, with a process that really ends.
+    pub fn start_mortal(options: &Options) -> Result<Running, OpenError> {
+        let (sender, events) = channel();
+        Running::start_with(options, sender, events)
+    }
+
+    fn start_with(
+        options: &Options,
+        sender: Sender<Event>,
+        events: Receiver<Event>,
+    ) -> Result<Running, OpenError> {
+        let store = Store::open(options)?;
         let mut rows = BTreeMap::new();
         let mut seen = BTreeMap::new();
         for row in store.rows() {
@@ -130,7 +144,7 @@ impl Running {
             dirty: BTreeSet::new(),
             events: sender,
         };
-        let replica = Replica::start(store, &options, Box::new(owner))?;
+        let replica = Replica::start(store, options, Box::new(owner))?;
         let mut running = Running {
             handle: replica.handle(),
             replica,
