@@ -32,6 +32,16 @@ impl Image {
         if let Some(state) = &batch.state {
             self.state = Some(state.clone());
         }
+        // Without gaps, and nothing is left of what other leaders' entries replaced.
+        let (first, last) = (
+            self.entries.first_key_value(),
+            self.entries.last_key_value(),
+        );
+        if let (Some((first, _)), Some((last, _))) = (first, last) {
+            assert_eq!(self.entries.len() as u64, last - first + 1);
+            let newest = batch.entries.last();
+            assert!(newest.is_none_or(|(index, _)| index == last));
+        }
     }
 }
 
@@ -108,6 +118,7 @@ struct World {
     acknowledged: BTreeMap<u64, Bytes>,
     leaders: BTreeMap<u64, NodeId>,
     reads: Vec<(NodeId, Bytes, u64)>,
+    member_changes: u32,
     digest: u64,
     cut_behind: Option<u64>,
 }
@@ -127,6 +138,7 @@ impl World {
             acknowledged: BTreeMap::new(),
             leaders: BTreeMap::new(),
             reads: Vec::new(),
+            member_changes: 0,
             digest: 0,
             cut_behind: None,
         };
@@ -280,6 +292,7 @@ impl World {
                 // New rows are durable before the log that begins behind them.
                 host.stored_rows = host.rows.clone();
             }
+            self.member_changes += u32::from(ready.members.is_some());
             for read in ready.reads {
                 self.reads.push((id, read.context, read.index));
             }
@@ -552,11 +565,16 @@ fn members_change() {
         })
     });
     world.hosts.remove(&dead);
-    // Members survive a restart of everybody, whether rows are newer than the change or not.
+    // Members survive a restart of everybody; rows are older, but changes are not done again.
+    let wait = world.now + 10;
+    world.run_until("writes", |world| world.now > wait);
     for id in expected.clone() {
         world.crash(id);
+        assert_eq!(world.hosts[&id].stored_rows.applied, 0);
     }
+    let before = world.member_changes;
     world.settle();
+    assert_eq!(world.member_changes, before);
     let (leader, _) = world.leader().expect("leader");
     let members = world.hosts[&leader].node.as_ref().expect("up").members();
     assert_eq!(members.voters, expected);
@@ -621,6 +639,31 @@ fn a_sole_voter_leads_at_once() {
         world.tick();
     }
     assert_eq!(world.leader(), Some((1, 1)));
+}
+
+#[test]
+fn a_sole_voter_waits_for_its_disk_before_it_leads_again() {
+    let mut world = World::new(2, 1);
+    let (_, term) = world.await_leader();
+    let data = world.propose().expect("leads");
+    let host = world.hosts.get_mut(&1).expect("host");
+    assert!(!host.writes.is_empty());
+    let node = host.node.as_mut().expect("up");
+    node.step_down();
+    node.campaign();
+    world.drain(1);
+    assert_eq!(world.leader(), None);
+    world.run_until("a later term", |world| {
+        world.leader().is_some_and(|it| it.1 > term)
+    });
+    // What was on its way is committed all the same.
+    let datas: Vec<_> = world.hosts[&1]
+        .rows
+        .commands
+        .iter()
+        .map(|it| &it.1)
+        .collect();
+    assert_eq!(datas, [&data]);
 }
 
 #[test]
