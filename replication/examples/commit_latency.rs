@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use tepui_replication::{
-    BoxError, Committed, Identity, Listener, NodeId, Options, ProposeError, Replica, RowChange,
+    BoxError, Committed, Identity, Listener, NodeId, Options, ProposeError, Replica, RowChanges,
     Store,
 };
 
@@ -43,9 +43,10 @@ impl Listener for Owner {
         Ok(self.events.send(Event::Committed(sequence))?)
     }
 
-    fn take_dirty_rows(&mut self) -> Vec<RowChange> {
+    fn take_dirty_rows(&mut self) -> RowChanges {
+        let newest = self.newest.take();
         let row = |it: Committed| (Bytes::from_static(b"newest"), Some(it.data));
-        self.newest.take().map(row).into_iter().collect()
+        Box::new(move || newest.map(row).into_iter().collect())
     }
 
     fn on_leader(&mut self, term: u64) {

@@ -35,7 +35,7 @@ mod store;
 mod writers;
 
 pub use fatal::Fatal;
-pub use listener::{BoxError, Listener, RowChange};
+pub use listener::{BoxError, Listener, RowChange, RowChanges};
 pub use options::Options;
 pub use replica::{Full, Handle, Position, ProposeError, Replica};
 pub use rocks::DiskFailure;

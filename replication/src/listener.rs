@@ -9,6 +9,9 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A row that changed: its key, and its bytes or `None` when it is gone.
 pub type RowChange = (Bytes, Option<Bytes>);
 
+/// Rows that changed, to be encoded on the thread that writes them.
+pub type RowChanges = Box<dyn FnOnce() -> Vec<RowChange> + Send>;
+
 /// The owner of the committed state. Called on the raft thread alone, one call at a time; a call
 /// that takes long delays commits and heartbeats, so it hands on what it can.
 pub trait Listener: Send {
@@ -20,8 +23,9 @@ pub trait Listener: Send {
     fn on_committed(&mut self, entry: Committed) -> Result<(), BoxError>;
 
     /// The rows that changed since the last call. They are as of everything received by
-    /// [`Listener::on_committed`] so far and will be written with its index as one.
-    fn take_dirty_rows(&mut self) -> Vec<RowChange>;
+    /// [`Listener::on_committed`] so far and will be written with its index as one. Encoding
+    /// them is left to the thread that writes.
+    fn take_dirty_rows(&mut self) -> RowChanges;
 
     /// This master leads `term` from now on, and has applied everything from before. It may
     /// propose ([`crate::Handle::propose`]) until the next [`Listener::on_follower`].

@@ -11,7 +11,7 @@ use tepui_replication_node::Persist;
 
 use crate::{
     fatal::Fatal,
-    listener::RowChange,
+    listener::RowChanges,
     raft_thread::Command,
     replica::Fault,
     rocks::{LogDb, RowsDb},
@@ -46,7 +46,7 @@ impl Progress {
 
 /// Rows of one flush.
 pub(crate) struct Flush {
-    pub(crate) rows: Vec<RowChange>,
+    pub(crate) rows: RowChanges,
     pub(crate) applied: u64,
 }
 
@@ -76,7 +76,7 @@ pub(crate) fn write_log(db: &LogDb, work: &Receiver<Persist>, progress: &Progres
 /// Until the raft thread is gone.
 pub(crate) fn write_rows(db: &RowsDb, work: &Receiver<Flush>, progress: &Progress, fault: &Fault) {
     while let Ok(flush) = work.recv() {
-        if let Err(failure) = db.write(&flush.rows, &encode_record(flush.applied)) {
+        if let Err(failure) = db.write(&(flush.rows)(), &encode_record(flush.applied)) {
             return fault.report(&Fatal::Disk(failure));
         }
         progress.set(flush.applied);

@@ -41,8 +41,8 @@ impl ClusterState {
             .keys()
             .iter()
             .map(|key| {
-                let row = self.row_bytes(key).expect("a key of this state");
-                row_hash(key, &row)
+                let slot = self.slot(key).expect("a key of this state");
+                row_hash(key, &slot.encode())
             })
             .fold(0, u64::wrapping_add);
         assert_eq!(copy.hash(), sum, "hash");

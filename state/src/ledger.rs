@@ -40,15 +40,33 @@ impl<V: Clone> Slot<V> {
     }
 }
 
-/// What the ledger needs of a slot, whatever its row.
+/// A row of any table, to be encoded later and elsewhere.
+pub(crate) trait AnyRow: Send + Sync {
+    fn encode_row(&self) -> Vec<u8>;
+}
+
+pub(crate) type SharedRow = Arc<dyn AnyRow>;
+
+impl<V: Message> AnyRow for V {
+    fn encode_row(&self) -> Vec<u8> {
+        self.encode_to_vec()
+    }
+}
+
+/// A slot of any table.
 pub(crate) trait AnySlot {
     fn encode(&self) -> Vec<u8>;
+    fn share(&self) -> SharedRow;
     fn set_hash(&mut self, hash: u64);
 }
 
-impl<V: Message> AnySlot for Slot<V> {
+impl<V: Message + 'static> AnySlot for Slot<V> {
     fn encode(&self) -> Vec<u8> {
         self.row.encode_to_vec()
+    }
+
+    fn share(&self) -> SharedRow {
+        Arc::clone(&self.row) as SharedRow
     }
 
     fn set_hash(&mut self, hash: u64) {

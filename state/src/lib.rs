@@ -31,7 +31,7 @@ mod state;
 
 pub use apply::{ApplyError, decode_entry, is_terminal};
 pub use key::{KeyError, RowKey};
-pub use load::LoadError;
+pub use load::{DirtyRows, LoadError};
 pub use state::{
     ClusterState, MAX_COMPLETED_FRAMEWORKS, MAX_COMPLETED_TASKS, MAX_UNREACHABLE_TASKS,
 };

@@ -8,6 +8,7 @@ use tepui_model::{log, wire::quota::QuotaConfig};
 
 use crate::{
     key::{KeyError, RowKey},
+    ledger::{AnySlot, SharedRow},
     state::ClusterState,
 };
 
@@ -34,6 +35,40 @@ pub enum LoadError {
         /// Where it belongs.
         found: RowKey,
     },
+}
+
+/// Rows that changed, not encoded yet: taking them costs a reference count each, so the thread
+/// that applies entries leaves the encoding to the one that writes.
+pub struct DirtyRows(Vec<(RowKey, Option<SharedRow>)>);
+
+impl DirtyRows {
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Keys and rows as bytes, by key; `None` for a row that is gone (which may never have been
+    /// written).
+    pub fn encode(self) -> Vec<(Bytes, Option<Bytes>)> {
+        let encode = |(key, row): (RowKey, Option<SharedRow>)| {
+            let bytes = row.map(|it| it.encode_row().into());
+            (key.to_bytes().into(), bytes)
+        };
+        self.0.into_iter().map(encode).collect()
+    }
+}
+
+impl std::fmt::Debug for DirtyRows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list()
+            .entries(self.0.iter().map(|it| &it.0))
+            .finish()
+    }
 }
 
 impl ClusterState {
@@ -171,48 +206,22 @@ impl ClusterState {
         keys
     }
 
-    /// The encoded row, when there is one.
-    pub(crate) fn row_bytes(&self, key: &RowKey) -> Option<Bytes> {
-        fn encode<V: Message + Clone>(slot: Option<&crate::ledger::Slot<V>>) -> Option<Bytes> {
-            slot.map(|it| it.row.encode_to_vec().into())
-        }
-        match key {
-            RowKey::Cluster => encode(Some(&self.cluster)),
-            RowKey::Agent(agent) => encode(self.agents.get(agent)),
-            RowKey::Command(agent, sequence) => encode(self.commands.get(agent)?.get(sequence)),
-            RowKey::Framework(framework) => encode(self.frameworks.get(framework)),
-            RowKey::Task(framework, task) => encode(self.tasks.get(framework)?.get(task)),
-            RowKey::CompletedTask(framework, place) => {
-                encode(self.completed_tasks.get(framework)?.get(place))
-            }
-            RowKey::Executor(framework, agent, executor) => encode(
-                self.executors
-                    .get(agent)?
-                    .get(&(framework.clone(), executor.clone())),
-            ),
-            RowKey::Operation(uuid) => encode(self.operations.get(uuid)),
-            RowKey::Weight(role) => encode(self.weights.get(role)),
-            RowKey::Quota(role) => encode(self.quotas.get(role)),
-            RowKey::Maintenance => encode(self.maintenance.as_ref()),
-        }
-    }
-
     /// Every row: key and bytes, by key.
     pub fn rows(&self) -> impl Iterator<Item = (Bytes, Bytes)> {
         self.keys()
             .into_iter()
-            .filter_map(|key| Some((key.to_bytes().into(), self.row_bytes(&key)?)))
+            .filter_map(|key| Some((key.to_bytes().into(), self.slot(&key)?.encode().into())))
     }
 
-    /// The rows that changed since the last call, by key: the newest bytes, or `None` for a row
-    /// that is gone (which may never have been written). A copy tracks nothing and yields
-    /// nothing. After [`ClusterState::new`] the cluster's row is dirty.
-    pub fn take_dirty(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
-        self.ledger
-            .take_dirty()
-            .into_iter()
-            .map(|key| (key.to_bytes().into(), self.row_bytes(&key)))
-            .collect()
+    /// The rows that changed since the last call, as they are now. A copy tracks nothing and
+    /// yields nothing. After [`ClusterState::new`] the cluster's row is dirty.
+    pub fn take_dirty(&mut self) -> DirtyRows {
+        let keys = self.ledger.take_dirty();
+        let rows = keys.into_iter().map(|key| {
+            let row = self.slot(&key).map(AnySlot::share);
+            (key, row)
+        });
+        DirtyRows(rows.collect())
     }
 
     /// Number of rows that [`ClusterState::take_dirty`] would hand out.

@@ -344,8 +344,34 @@ impl ClusterState {
         self.ledger.sum()
     }
 
-    pub(crate) fn slot_mut(&mut self, key: &RowKey) -> Option<&mut dyn AnySlot> {
-        fn any<V: prost::Message>(slot: Option<&mut Slot<V>>) -> Option<&mut dyn AnySlot> {
+    pub(crate) fn slot(&self, key: &RowKey) -> Option<&dyn AnySlot> {
+        fn any<V: prost::Message + 'static>(slot: Option<&Slot<V>>) -> Option<&dyn AnySlot> {
+            slot.map(|it| it as &dyn AnySlot)
+        }
+        match key {
+            RowKey::Cluster => Some(&self.cluster),
+            RowKey::Agent(agent) => any(self.agents.get(agent)),
+            RowKey::Command(agent, sequence) => any(self.commands.get(agent)?.get(sequence)),
+            RowKey::Framework(framework) => any(self.frameworks.get(framework)),
+            RowKey::Task(framework, task) => any(self.tasks.get(framework)?.get(task)),
+            RowKey::CompletedTask(framework, place) => {
+                any(self.completed_tasks.get(framework)?.get(place))
+            }
+            RowKey::Executor(framework, agent, executor) => {
+                let key = (framework.clone(), executor.clone());
+                any(self.executors.get(agent)?.get(&key))
+            }
+            RowKey::Operation(uuid) => any(self.operations.get(uuid)),
+            RowKey::Weight(role) => any(self.weights.get(role)),
+            RowKey::Quota(role) => any(self.quotas.get(role)),
+            RowKey::Maintenance => any(self.maintenance.as_ref()),
+        }
+    }
+
+    fn slot_mut(&mut self, key: &RowKey) -> Option<&mut dyn AnySlot> {
+        fn any<V: prost::Message + 'static>(
+            slot: Option<&mut Slot<V>>,
+        ) -> Option<&mut dyn AnySlot> {
             slot.map(|it| it as &mut dyn AnySlot)
         }
         match key {
@@ -359,10 +385,10 @@ impl ClusterState {
             RowKey::CompletedTask(framework, place) => {
                 any(self.completed_tasks.get_mut(framework)?.get_mut(place))
             }
-            RowKey::Executor(framework, agent, executor) => any(self
-                .executors
-                .get_mut(agent)?
-                .get_mut(&(framework.clone(), executor.clone()))),
+            RowKey::Executor(framework, agent, executor) => {
+                let key = (framework.clone(), executor.clone());
+                any(self.executors.get_mut(agent)?.get_mut(&key))
+            }
             RowKey::Operation(uuid) => any(self.operations.get_mut(uuid)),
             RowKey::Weight(role) => any(self.weights.get_mut(role)),
             RowKey::Quota(role) => any(self.quotas.get_mut(role)),

@@ -281,7 +281,7 @@ proptest! {
             for operation in batch {
                 state.apply(operation).expect("known");
             }
-            for (key, row) in state.take_dirty() {
+            for (key, row) in state.take_dirty().encode() {
                 match row {
                     Some(row) => disk.insert(key, row),
                     None => disk.remove(&key),

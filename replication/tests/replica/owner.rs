@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use tepui_replication::{
     BoxError, Committed, Handle, Identity, Listener, NodeId, OpenError, Options, Position, Replica,
-    RowChange, Store,
+    RowChanges, Store,
 };
 
 /// Long enough for any disk; nothing waits that long unless it is broken.
@@ -54,13 +54,14 @@ impl Listener for Owner {
         Ok(())
     }
 
-    fn take_dirty_rows(&mut self) -> Vec<RowChange> {
+    fn take_dirty_rows(&mut self) -> RowChanges {
         let dirty = std::mem::take(&mut self.dirty);
         let row = |key: Bytes| {
             let row = self.rows.get(&key).cloned();
             (key, row)
         };
-        dirty.into_iter().map(row).collect()
+        let rows: Vec<_> = dirty.into_iter().map(row).collect();
+        Box::new(move || rows)
     }
 
     fn on_leader(&mut self, term: u64) {
