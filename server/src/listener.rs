@@ -1,0 +1,195 @@
+//! One port: HTTP/1.1 and HTTP/2 in clear text, gRPC among it.
+
+use axum::{Router, extract::ConnectInfo};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
+use tower::{Layer, ServiceExt, layer::util::Identity};
+
+/// Connections at a time. Every agent and every scheduler holds one or two.
+const MAX_CONNECTIONS: usize = 200_000;
+/// A client has this long to send its headers.
+const HEADER_PATIENCE: Duration = Duration::from_secs(30);
+/// Bytes of headers taken.
+const MAX_HEADERS: usize = 64 << 10;
+/// Windows of HTTP/2: a stream must be able to carry the offers of a large cluster.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// How long open requests may take to finish at shutdown.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// A listening socket that is not served yet.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// Stops a served listener.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    sender: Arc<watch::Sender<bool>>,
+}
+
+impl Stop {
+    /// A signal that nobody waits for yet.
+    pub fn new() -> Stop {
+        Stop {
+            sender: Arc::new(watch::channel(false).0),
+        }
+    }
+
+    /// Tells everybody to stop.
+    pub fn stop(&self) {
+        self.sender.send_replace(true);
+    }
+
+    /// Waits until told to stop.
+    pub async fn stopped(&self) {
+        // The sender lives as long as this.
+        let _ = self.sender.subscribe().wait_for(|it| *it).await;
+    }
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Listener {
+    /// Binds the address; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// The address is in use or not of this machine; the text says which address.
+    pub async fn bind(address: SocketAddr) -> std::io::Result<Listener> {
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            std::io::Error::new(error.kind(), format!("{address} cannot be listened on: {error}"))
+        })?;
+        let address = listener.local_addr()?;
+        Ok(Listener { listener, address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until told to stop; open requests get a moment to finish.
+    pub async fn serve(self, router: Router, stop: Stop) {
+        let graceful = GracefulShutdown::new();
+        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_PATIENCE)
+            .max_buf_size(MAX_HEADERS)
+            .half_close(false);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_HEADERS as u32)
+            .keep_alive_interval(Some(Duration::from_secs(20)))
+            .keep_alive_timeout(Duration::from_secs(20));
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = stop.stopped() => break,
+            };
+            let (socket, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, or a client that went away: others go on.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = room.clone().try_acquire_owned() else {
+                tracing::warn!(%peer, "too many connections: refused");
+                continue;
+            };
+            // Latency of small frames matters more than their number.
+            let _ = socket.set_nodelay(true);
+            let service = Identity::new()
+                .layer(router.clone())
+                .map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+                    request.extensions_mut().insert(ConnectInfo(peer));
+                    request
+                });
+            let connection = builder
+                .serve_connection_with_upgrades(
+                    TokioIo::new(socket),
+                    TowerToHyperService::new(service),
+                )
+                .into_owned();
+            let connection = graceful.watch(connection);
+            tokio::spawn(async move {
+                // What goes wrong on one connection is the client's to know.
+                if let Err(error) = connection.await {
+                    tracing::debug!(%peer, error, "a connection ended");
+                }
+                drop(permit);
+            });
+        }
+        drop(self.listener);
+        // Streams never end by themselves: they are cut after the moment.
+        let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn served() -> (SocketAddr, Stop, tokio::task::JoinHandle<()>) {
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let (address, stop) = (listener.address(), Stop::new());
+        let router = Router::new().route("/", get(async || "hello"));
+        let task = tokio::spawn(listener.serve(router, stop.clone()));
+        (address, stop, task)
+    }
+
+    async fn exchange(address: SocketAddr, request: &[u8]) -> String {
+        let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        // The server may answer and close before it has read everything.
+        let _ = socket.write_all(request).await;
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    #[tokio::test]
+    async fn serves_and_stops() {
+        let (address, stop, task) = served().await;
+        let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        assert!(exchange(address, request).await.ends_with("hello"));
+        stop.stop();
+        task.await.unwrap();
+        assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn oversized_headers_are_refused_and_others_served() {
+        let (address, stop, _task) = served().await;
+        let mut request = b"GET / HTTP/1.1\r\nHost: x\r\nX: ".to_vec();
+        request.extend(std::iter::repeat_n(b'a', 200_000));
+        request.extend_from_slice(b"\r\n\r\n");
+        assert!(exchange(address, &request).await.starts_with("HTTP/1.1 431"));
+        let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        assert!(exchange(address, request).await.ends_with("hello"));
+        stop.stop();
+    }
+}
