@@ -7,7 +7,7 @@ use crate::agents::AgentSpec;
 use regex::RegexBuilder;
 use std::borrow::Cow;
 use tepui_model::{
-    Role, wire,
+    Role,
     attribute::AttributeValue,
     wire::scheduler::{
         AttributeConstraint, OfferConstraints,
@@ -52,10 +52,10 @@ fn holds(constraint: &AttributeConstraint, agent: &AgentSpec) -> bool {
             Found::Nothing,
         ) => false,
         (_, Found::Nothing | Found::NotText) => true,
-        (Predicate::TextEquals(it), Found::Text(text)) => it.value() == text,
-        (Predicate::TextNotEquals(it), Found::Text(text)) => it.value() != text,
-        (Predicate::TextMatches(it), Found::Text(text)) => matches(it.regex(), text),
-        (Predicate::TextNotMatches(it), Found::Text(text)) => !matches(it.regex(), text),
+        (Predicate::TextEquals(it), Found::Text(text)) => it.value == *text,
+        (Predicate::TextNotEquals(it), Found::Text(text)) => it.value != *text,
+        (Predicate::TextMatches(it), Found::Text(text)) => matches(&it.regex, text),
+        (Predicate::TextNotMatches(it), Found::Text(text)) => !matches(&it.regex, text),
     }
 }
 
@@ -89,5 +89,3 @@ fn select<'a>(constraint: &AttributeConstraint, agent: &'a AgentSpec) -> Found<'
     }
 }
 
-#[allow(unused_imports)]
-use wire as _;

@@ -64,10 +64,10 @@ mod tests {
     use tepui_model::Scalar;
 
     fn quantities(cpus: i64, mem: i64) -> Quantities {
-        Quantities::from_pairs([
-            ("cpus", Scalar::from_units(cpus)),
-            ("mem", Scalar::from_units(mem)),
-        ])
+        let mut quantities = Quantities::new();
+        quantities.insert("cpus", Scalar::from_units(cpus));
+        quantities.insert("mem", Scalar::from_units(mem));
+        quantities
     }
 
     fn share(cpus: i64, mem: i64, weight: u64) -> Share {
