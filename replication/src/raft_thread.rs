@@ -275,6 +275,10 @@ impl RaftThread {
             self.listener.on_members(&members);
         }
         for read in ready.reads {
+            // Of a leadership that has ended meanwhile.
+            if !matches!(self.node.role(), Role::Leader { .. }) {
+                break;
+            }
             if let Ok(ticket) = <[u8; 8]>::try_from(read.context.as_ref()) {
                 let ticket = u64::from_be_bytes(ticket);
                 self.confirmations.push_back((read.index, ticket));

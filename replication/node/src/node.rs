@@ -507,10 +507,13 @@ impl<D: Disk> Node<D> {
     }
 
     /// Asks whether this node still leads, and for the index that a read must have seen. The
-    /// answer, if any, is in a later [`Ready::reads`]; none comes when leadership is lost.
+    /// answer, if any, is in a later [`Ready::reads`]; none comes when it does not lead.
     pub fn read_index(&mut self, context: Bytes) {
-        self.raw.read_index(context.to_vec());
-        self.settle();
+        // A follower's question would travel to the leader, and come back as if it led.
+        if self.raw.raft.state == StateRole::Leader {
+            self.raw.read_index(context.to_vec());
+            self.settle();
+        }
     }
 
     /// The owner has applied everything up to the entry.

@@ -585,13 +585,17 @@ fn reads_are_confirmed_by_a_quorum() {
     let mut world = World::new(5, 3);
     let (leader, _) = world.await_leader();
     world.propose();
-    let ask = |world: &mut World, context: &'static [u8]| {
-        let host = world.hosts.get_mut(&leader).expect("host");
+    let ask = |world: &mut World, id, context: &'static [u8]| {
+        let host = world.hosts.get_mut(&id).expect("host");
         let node = host.node.as_mut().expect("up");
         node.read_index(Bytes::from_static(context));
-        world.drain(leader);
+        world.drain(id);
     };
-    ask(&mut world, b"first");
+    // Followers are not confirmed to lead.
+    for id in (1..=3).filter(|it| *it != leader) {
+        ask(&mut world, id, b"follower");
+    }
+    ask(&mut world, leader, b"first");
     world.run_until("answer", |world| !world.reads.is_empty());
     let (_, context, index) = world.reads.pop().expect("read");
     assert_eq!((context, index > 0), (Bytes::from_static(b"first"), true));
@@ -601,7 +605,8 @@ fn reads_are_confirmed_by_a_quorum() {
             world.crash(id);
         }
     }
-    ask(&mut world, b"second");
+    assert!(world.reads.is_empty());
+    ask(&mut world, leader, b"second");
     world.run_until("resignation", |world| world.leader().is_none());
     assert!(world.reads.is_empty());
 }
