@@ -146,7 +146,8 @@ impl Agents {
         self.reregistrations.set(agent_id.clone(), away_until);
     }
 
-    /// Adds or replaces an attached agent.
+    /// Adds or replaces an attached agent. Its first ping goes out with the answer to its
+    /// registration and counts as unanswered until the pong.
     pub(crate) fn put_attached(
         &mut self,
         agent_id: &AgentId,
@@ -162,7 +163,7 @@ impl Agents {
         let link = Link {
             connection: Some(connection),
             seen: true,
-            unanswered: 0,
+            unanswered: 1,
             ..link
         };
         self.links.insert(agent_id.clone(), link);

@@ -162,7 +162,6 @@ impl Machine {
         if batch {
             self.allocation.next_batch = self.now + self.allocation.interval;
             self.allocator.request_all();
-            self.make_inverse_offers();
         }
         self.allocation.triggered = None;
         self.counters.add(Counter::AllocationRuns);
@@ -171,6 +170,7 @@ impl Machine {
             self.allocation.triggered = Some(self.now);
         }
         self.make_offers(cycle.allotments);
+        self.make_inverse_offers();
     }
 
     fn make_offers(&mut self, allotments: Vec<Allotment>) {

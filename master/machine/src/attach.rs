@@ -249,35 +249,39 @@ impl Machine {
     // ------------------------------------------------------------ a new agent
 
     fn attach_new(&mut self, registration: Registration) -> Result<(), Refusal> {
-        let mut agent_id = None;
+        let mut repeated = None;
         if let Some(known) = self.agents.at_address(&registration.address).cloned() {
             if self.is_repeated_registration(&known, &registration) {
-                agent_id = Some(known);
+                repeated = Some(known);
             } else {
                 // Its work directory was wiped, or another agent has its address.
                 self.remove_agent(&known, Leaving::Replaced);
             }
         }
-        let agent_id = match agent_id {
+        let agent_id = match repeated {
             Some(agent_id) => {
                 self.take_over_link(&agent_id);
                 agent_id
             }
-            None => {
-                let agent_id = self.ids.agent();
-                let mut row = self.agent_row(&agent_id, &registration, &registration.total);
-                row.wall_registered = self.wall.as_secs();
-                self.log(Kind::PutAgent(log::PutAgent { agent: Some(row) }));
-                agent_id
-            }
+            None => self.unused_agent_id(),
         };
+        let mut row = self.agent_row(&agent_id, &registration, &registration.total);
+        row.wall_registered = self.wall.as_secs();
+        self.log(Kind::PutAgent(log::PutAgent { agent: Some(row) }));
         self.counters.add(Counter::SlaveRegistrations);
-        let total = match self.state.agent(&agent_id) {
-            Some(row) => Resources::from_wire(&row.total).unwrap_or_default(),
-            None => registration.total.clone(),
-        };
+        let total = registration.total.clone();
         self.bind(&agent_id, &registration, total, false);
         Ok(())
+    }
+
+    /// Somebody may have come with an id that this term would make next.
+    fn unused_agent_id(&mut self) -> AgentId {
+        loop {
+            let id = self.ids.agent();
+            if self.state.agent(&id).is_none() {
+                return id;
+            }
+        }
     }
 
     /// The agent did not get the answer to its first registration: nothing can have
@@ -339,6 +343,7 @@ impl Machine {
             wall_time: self.wall.as_secs(),
         }));
         self.confirm_commands(&agent_id, registration.register.commands_done);
+        self.outdate_totals(&agent_id, &total);
         self.counters.add(Counter::SlaveReregistrations);
         self.bind(&agent_id, &registration, total, true);
         if adopt {
@@ -347,6 +352,23 @@ impl Machine {
         self.compare_tasks(&agent_id, &registration, was_unreachable || known.is_none());
         self.resume_operations(&agent_id);
         Ok(())
+    }
+
+    /// Commands on their way may carry totals from before a reconfiguration: a last one
+    /// says what they are now.
+    fn outdate_totals(&mut self, agent_id: &AgentId, total: &Resources) {
+        let newest = self.state.pending_commands(agent_id).filter_map(|command| match &command.kind {
+            Some(log::command::Kind::ApplyOperation(it)) => Some(&it.total),
+            Some(log::command::Kind::SetResources(it)) => Some(&it.total),
+            _ => None,
+        });
+        let outdated = newest.last().is_some_and(|newest| {
+            !Resources::from_wire(newest).is_ok_and(|newest| newest.is_equivalent(total))
+        });
+        if outdated {
+            let set = log::SetResources { total: total.to_wire() };
+            self.order(agent_id, log::command::Kind::SetResources(set));
+        }
     }
 
     fn check_same_machine(&self, row: &log::Agent, registration: &Registration) -> Result<(), Refusal> {
@@ -445,6 +467,7 @@ impl Machine {
         for command in pending {
             self.to_agent(agent_id, ToAgent::Command(log::Command::clone(&command)));
         }
+        self.to_agent(agent_id, ToAgent::Ping(link::Ping { connected: true }));
         self.offer_agent(agent_id);
         self.view_agent(agent_id);
     }

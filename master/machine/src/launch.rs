@@ -136,6 +136,12 @@ impl Machine {
                 validation::launch(&task, &context).map_err(message)?;
             }
         }
+        if executor.is_some() && !self.capabilities(accepting).custom_executor {
+            return Err(format!(
+                "Task '{}' names an executor of its own, which agent '{}' cannot run yet: use a command task",
+                task.task_id, accepting.agent_id
+            ));
+        }
         let mut wanted = task.resources.clone();
         if let Some(executor) = &executor {
             self.check_same_executor(accepting, executor)?;
@@ -144,12 +150,6 @@ impl Machine {
             }
         }
         check_pool(accepting, &wanted)?;
-        if executor.is_some() && !self.capabilities(accepting).custom_executor {
-            return Err(format!(
-                "Task '{}' names an executor of its own, which agent '{}' cannot run yet: use a command task",
-                task.task_id, accepting.agent_id
-            ));
-        }
         Ok(executor)
     }
 
@@ -203,16 +203,6 @@ impl Machine {
     ) -> Result<(), String> {
         validation::group(executor, tasks, &self.task_context(accepting))
             .map_err(|rejection| rejection.message)?;
-        let mut wanted = Resources::default();
-        for task in tasks {
-            self.check_unused_id(accepting, task)?;
-            wanted.add(&task.resources);
-        }
-        self.check_same_executor(accepting, executor)?;
-        if self.is_new_executor(accepting, executor) {
-            wanted.add(&executor.resources);
-        }
-        check_pool(accepting, &wanted)?;
         let able = match executor.kind {
             ExecutorKind::Default => self.capabilities(accepting).task_group,
             ExecutorKind::Custom | ExecutorKind::Unset => self.capabilities(accepting).custom_executor,
@@ -223,6 +213,16 @@ impl Machine {
                 accepting.agent_id
             ));
         }
+        let mut wanted = Resources::default();
+        for task in tasks {
+            self.check_unused_id(accepting, task)?;
+            wanted.add(&task.resources);
+        }
+        self.check_same_executor(accepting, executor)?;
+        if self.is_new_executor(accepting, executor) {
+            wanted.add(&executor.resources);
+        }
+        check_pool(accepting, &wanted)?;
         Ok(())
     }
 

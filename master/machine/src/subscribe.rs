@@ -103,7 +103,7 @@ impl Machine {
         // An id that this cluster does not know is taken as it is (section 2.2).
         let framework_id = match info.id.clone() {
             Some(id) => id,
-            None => self.ids.framework(),
+            None => self.unused_framework_id(),
         };
         let info = info.with_id(&framework_id);
         self.log(Kind::PutFramework(log::PutFramework {
@@ -121,6 +121,16 @@ impl Machine {
         let spec = self.framework_spec(&framework_id, false);
         self.allocator.add_framework(&framework_id, spec);
         self.open_session(&framework_id, session);
+    }
+
+    /// Somebody may have come with an id that this term would make next.
+    fn unused_framework_id(&mut self) -> FrameworkId {
+        loop {
+            let id = self.ids.framework();
+            if self.state.framework(&id).is_none() {
+                return id;
+            }
+        }
     }
 
     fn resubscribe(

@@ -7,12 +7,15 @@ pub mod command;
 pub mod trace;
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tepui_master_machine::input::{ConnectionId, Input, RequestId};
-use tepui_master_machine::output::Output;
+use tepui_master_machine::output::{Destination, Message, Outgoing, Output, ViewChange};
 use tepui_master_machine::{Config, Machine};
-use tepui_model::log;
+use tepui_model::id::OfferId;
+use tepui_model::offer::Offer;
+use tepui_model::{link, log};
 use tepui_model::time::{Instant, WallTime};
 use tepui_state::ClusterState;
 
@@ -26,6 +29,10 @@ pub struct World {
     term: u64,
     requests: u64,
     connections: BTreeMap<String, ConnectionId>,
+    /// Outstanding offers, as readers see them.
+    pub offers: BTreeMap<OfferId, Arc<Offer>>,
+    /// Agents that answer pings.
+    pub pongs: BTreeSet<ConnectionId>,
 }
 
 impl World {
@@ -42,6 +49,8 @@ impl World {
             term: 0,
             requests: 0,
             connections: BTreeMap::new(),
+            offers: BTreeMap::new(),
+            pongs: BTreeSet::new(),
         }
     }
 
@@ -67,6 +76,14 @@ impl World {
         RequestId(self.requests)
     }
 
+    /// The newest offer to a framework of an agent.
+    pub fn offer_of(&self, framework: &str, agent: &str) -> Option<OfferId> {
+        let of = |offer: &&Arc<Offer>| offer.framework_id.as_str() == framework && offer.agent_id.as_str() == agent;
+        // Younger ids are longer or greater.
+        let newest = self.offers.values().filter(of).max_by_key(|offer| (offer.id.as_str().len(), offer.id.clone()));
+        newest.map(|offer| offer.id.clone())
+    }
+
     /// A new term over what the replica holds; the machine before is thrown away.
     pub fn birth(&mut self) -> Output {
         self.term += 1;
@@ -80,6 +97,7 @@ impl World {
             self.config.clone(),
         );
         self.machine = Some(machine);
+        self.offers.clear();
         self.replicate(&output);
         output
     }
@@ -103,14 +121,38 @@ impl World {
         while let Some(next) = self.machine().next_deadline().filter(|next| *next <= end) {
             self.now = self.now.max(next);
             let output = self.step(Input::Tick);
+            let answers = self.pongs_to(&output);
             if !output.is_empty() {
                 outputs.push((self.now, output));
+            }
+            for answer in answers {
+                let output = self.step(answer);
+                assert!(output.is_empty(), "a pong does something: {output:?}");
             }
             steps += 1;
             assert!(steps < 100_000, "the machine is due again and again at {next:?}");
         }
         self.now = end;
         outputs
+    }
+
+    fn pongs_to(&self, output: &Output) -> Vec<Input> {
+        let pinged = |outgoing: &Outgoing| match (&outgoing.to, &outgoing.message) {
+            (Destination::Agent(connection), Message::ToAgent(message)) => {
+                matches!(message.kind, Some(link::master_message::Kind::Ping(_)))
+                    .then_some(*connection)
+                    .filter(|connection| self.pongs.contains(connection))
+            }
+            _ => None,
+        };
+        let answer = |connection| Input::AgentMessage {
+            connection,
+            principal: None,
+            message: Box::new(link::AgentMessage {
+                kind: Some(link::agent_message::Kind::Pong(link::Pong { connected: true })),
+            }),
+        };
+        output.send.iter().filter_map(pinged).map(answer).collect()
     }
 
     /// One entry for each step: the replica must be what the machine's state is.
@@ -132,5 +174,16 @@ impl World {
             "the machine changed its state past the log"
         );
         machine.check_invariants();
+        for change in &output.view {
+            match change {
+                ViewChange::OfferAdded(offer) => {
+                    self.offers.insert(offer.id.clone(), offer.clone());
+                }
+                ViewChange::OfferRemoved(id) => {
+                    assert!(self.offers.remove(id).is_some(), "offer {id} was removed twice");
+                }
+                _ => {}
+            }
+        }
     }
 }
