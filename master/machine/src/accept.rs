@@ -56,7 +56,13 @@ impl Machine {
         let (agent_id, role) = match (checked, origin) {
             (Ok(()), Some(origin)) => origin,
             (Err(message), _) => {
-                self.refuse_operations(framework_id, &operations, TaskState::TaskDropped, Reason::InvalidOffers, &message);
+                self.refuse_operations(
+                    framework_id,
+                    &operations,
+                    TaskState::TaskDropped,
+                    Reason::InvalidOffers,
+                    &message,
+                );
                 return;
             }
             (Ok(()), None) => return,
@@ -70,7 +76,13 @@ impl Machine {
             } else {
                 (Reason::AgentRemoved, "Agent removed")
             };
-            self.refuse_operations(framework_id, &operations, TaskState::TaskDropped, reason, message);
+            self.refuse_operations(
+                framework_id,
+                &operations,
+                TaskState::TaskDropped,
+                reason,
+                message,
+            );
             return;
         }
         let accepting = Accepting {
@@ -84,7 +96,11 @@ impl Machine {
     }
 
     /// Section 4.1: one fault and the whole call fails.
-    fn check_offers(&self, framework_id: &FrameworkId, offer_ids: &[OfferId]) -> Result<(), String> {
+    fn check_offers(
+        &self,
+        framework_id: &FrameworkId,
+        offer_ids: &[OfferId],
+    ) -> Result<(), String> {
         if offer_ids.is_empty() {
             return Err("No offers specified".to_owned());
         }
@@ -174,24 +190,39 @@ impl Machine {
             operation.inject_allocation(&accepting.role);
             if !is_launch(&operation) {
                 if let Err(message) = self.operate_on_offer(&mut accepting, &operation) {
-                    let (framework_id, agent_id) = (accepting.framework_id.clone(), accepting.agent_id.clone());
-                    self.refuse_operation(&framework_id, operation.id.as_ref(), Some(&agent_id), &message);
+                    let (framework_id, agent_id) =
+                        (accepting.framework_id.clone(), accepting.agent_id.clone());
+                    self.refuse_operation(
+                        &framework_id,
+                        operation.id.as_ref(),
+                        Some(&agent_id),
+                        &message,
+                    );
                 }
                 continue;
             }
             let group = matches!(operation.kind, OperationKind::LaunchGroup { .. });
-            let reason = if group { Reason::TaskGroupInvalid } else { Reason::TaskInvalid };
+            let reason = if group {
+                Reason::TaskGroupInvalid
+            } else {
+                Reason::TaskInvalid
+            };
             let fault = unreadable.clone().or_else(|| {
                 let kind = if group { "LAUNCH_GROUP" } else { "LAUNCH" };
-                operation
-                    .id
-                    .as_ref()
-                    .map(|id| format!("{kind} has the id '{id}': tasks are told by their own updates"))
+                operation.id.as_ref().map(|id| {
+                    format!("{kind} has the id '{id}': tasks are told by their own updates")
+                })
             });
             match fault {
                 Some(message) => {
                     let framework_id = accepting.framework_id.clone();
-                    self.refuse_launch(&framework_id, &operation, TaskState::TaskError, reason, &message);
+                    self.refuse_launch(
+                        &framework_id,
+                        &operation,
+                        TaskState::TaskError,
+                        reason,
+                        &message,
+                    );
                 }
                 None if group => self.launch_group(&mut accepting, &operation),
                 None => self.launch_tasks(&mut accepting, &operation),
@@ -203,13 +234,20 @@ impl Machine {
     /// What was converted and not used comes back without a filter, what was not touched
     /// with that of the call.
     fn return_rest(&mut self, accepting: Accepting, offered: &Resources, refuse: Option<Duration>) {
-        let Accepting { framework_id, agent_id, mut pool, shared_used, .. } = accepting;
+        let Accepting {
+            framework_id,
+            agent_id,
+            mut pool,
+            shared_used,
+            ..
+        } = accepting;
         for (volume, uses) in shared_used.iter_counted() {
             // The offer held one copy, each use takes one.
             let copy = Resources::from(volume.clone());
             pool.saturating_sub(&copy);
             for _ in 1..uses {
-                self.allocator.add_allocation(&framework_id, &agent_id, &copy);
+                self.allocator
+                    .add_allocation(&framework_id, &agent_id, &copy);
             }
         }
         let converted = pool.difference(offered);

@@ -41,12 +41,20 @@ impl Address {
     /// Reads `ip:port` (an IPv6 address in brackets).
     pub(crate) fn parse(text: &str) -> Option<Address> {
         let (ip, port) = text.rsplit_once(':')?;
-        let ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+        let ip = ip
+            .strip_prefix('[')
+            .and_then(|ip| ip.strip_suffix(']'))
+            .unwrap_or(ip);
         // Not std::net: it is the shell's; an address is opaque here but for its form.
         let plausible = !ip.is_empty()
-            && ip.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':' | b'%'));
+            && ip
+                .bytes()
+                .all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':' | b'%'));
         let port = port.parse().ok()?;
-        plausible.then(|| Address { ip: ip.into(), port })
+        plausible.then(|| Address {
+            ip: ip.into(),
+            port,
+        })
     }
 }
 
@@ -140,8 +148,10 @@ impl Agents {
         debug_assert!(link.connection.is_none());
         self.remove(agent_id);
         self.recovered += usize::from(!link.seen);
-        self.by_address
-            .insert((link.address.ip.clone(), link.address.port), agent_id.clone());
+        self.by_address.insert(
+            (link.address.ip.clone(), link.address.port),
+            agent_id.clone(),
+        );
         self.links.insert(agent_id.clone(), link);
         self.reregistrations.set(agent_id.clone(), away_until);
     }
@@ -158,8 +168,10 @@ impl Agents {
     ) {
         self.remove(agent_id);
         self.by_connection.insert(connection, agent_id.clone());
-        self.by_address
-            .insert((link.address.ip.clone(), link.address.port), agent_id.clone());
+        self.by_address.insert(
+            (link.address.ip.clone(), link.address.port),
+            agent_id.clone(),
+        );
         let link = Link {
             connection: Some(connection),
             seen: true,
@@ -228,7 +240,10 @@ impl Agents {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        [self.pings.next(), self.reregistrations.next()].into_iter().flatten().min()
+        [self.pings.next(), self.reregistrations.next()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub(crate) fn check_invariants(&self) {
@@ -238,7 +253,11 @@ impl Agents {
         let mut recovered = 0;
         for (agent_id, link) in &self.links {
             recovered += usize::from(!link.seen);
-            assert_eq!(link.seen, self.pings.get(agent_id).is_some(), "{agent_id}: pings");
+            assert_eq!(
+                link.seen,
+                self.pings.get(agent_id).is_some(),
+                "{agent_id}: pings"
+            );
             assert_eq!(
                 link.connection.is_none(),
                 self.reregistrations.get(agent_id).is_some(),
@@ -253,7 +272,10 @@ impl Agents {
         assert_eq!(attached, self.by_connection.len(), "agents: indexes differ");
         assert_eq!(recovered, self.recovered, "agents: count of those awaited");
         for agent_id in self.by_address.values() {
-            assert!(self.links.contains_key(agent_id), "{agent_id} is at an address only");
+            assert!(
+                self.links.contains_key(agent_id),
+                "{agent_id} is at an address only"
+            );
         }
     }
 }

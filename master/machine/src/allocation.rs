@@ -51,7 +51,10 @@ impl Allocation {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        Some(self.triggered.map_or(self.next_batch, |at| at.min(self.next_batch)))
+        Some(
+            self.triggered
+                .map_or(self.next_batch, |at| at.min(self.next_batch)),
+        )
     }
 }
 
@@ -63,19 +66,27 @@ impl Machine {
         let row = self.state.framework(framework_id);
         let info = self.framework_infos.get(framework_id);
         let suppressed = row
-            .map(|row| row.suppressed_roles.iter().map(|role| Role::from(role.as_str())).collect())
+            .map(|row| {
+                row.suppressed_roles
+                    .iter()
+                    .map(|role| Role::from(role.as_str()))
+                    .collect()
+            })
             .unwrap_or_default();
         let constraints = row
             .filter(|row| !row.offer_constraints_payload.is_empty())
             .and_then(|row| {
-                wire::scheduler::OfferConstraints::decode(row.offer_constraints_payload.clone()).ok()
+                wire::scheduler::OfferConstraints::decode(row.offer_constraints_payload.clone())
+                    .ok()
             })
             .unwrap_or_default();
         FrameworkSpec {
             roles: info.map(|info| info.roles.clone()).unwrap_or_default(),
             suppressed,
             capabilities: info.map(|info| info.capabilities).unwrap_or_default(),
-            offer_filters: info.map(|info| info.offer_filters.clone()).unwrap_or_default(),
+            offer_filters: info
+                .map(|info| info.offer_filters.clone())
+                .unwrap_or_default(),
             constraints,
             active,
         }
@@ -120,11 +131,18 @@ impl Machine {
 
     /// An operator took it out of the offers, or it drains.
     pub(crate) fn is_deactivated(&self, agent_id: &AgentId) -> bool {
-        self.state.agent(agent_id).is_some_and(|row| row.deactivated || row.drain.is_some())
+        self.state
+            .agent(agent_id)
+            .is_some_and(|row| row.deactivated || row.drain.is_some())
     }
 
     /// Resources that nobody uses any more.
-    pub(crate) fn release(&mut self, framework_id: &FrameworkId, agent_id: &AgentId, resources: &Resources) {
+    pub(crate) fn release(
+        &mut self,
+        framework_id: &FrameworkId,
+        agent_id: &AgentId,
+        resources: &Resources,
+    ) {
         self.recover(framework_id, agent_id, resources, None);
     }
 
@@ -139,13 +157,15 @@ impl Machine {
         if resources.is_empty() {
             return;
         }
-        self.allocator.recover(self.now, framework_id, agent_id, resources, refuse);
+        self.allocator
+            .recover(self.now, framework_id, agent_id, resources, refuse);
         self.allocation.trigger(self.now);
     }
 
     /// Host names that may be offered; `None` = all.
     pub(crate) fn set_whitelist(&mut self, hosts: Option<Vec<String>>) {
-        self.allocator.set_whitelist(hosts.map(|hosts| hosts.into_iter().collect()));
+        self.allocator
+            .set_whitelist(hosts.map(|hosts| hosts.into_iter().collect()));
         self.allocation.trigger(self.now);
     }
 
@@ -156,7 +176,11 @@ impl Machine {
     pub(crate) fn run_allocation(&mut self) {
         let batch = self.allocation.next_batch <= self.now;
         let triggered = self.allocation.triggered.is_some_and(|at| at <= self.now);
-        if !batch && !triggered {
+        let unfiltered = self
+            .allocator
+            .next_deadline()
+            .is_some_and(|at| at <= self.now);
+        if !batch && !triggered && !unfiltered {
             return;
         }
         if batch {
@@ -165,7 +189,9 @@ impl Machine {
         }
         self.allocation.triggered = None;
         self.counters.add(Counter::AllocationRuns);
-        let cycle = self.allocator.allocate(self.now, self.config.allocation_budget);
+        let cycle = self
+            .allocator
+            .allocate(self.now, self.config.allocation_budget);
         if cycle.more {
             self.allocation.triggered = Some(self.now);
         }
@@ -176,10 +202,16 @@ impl Machine {
     fn make_offers(&mut self, allotments: Vec<Allotment>) {
         let mut events: BTreeMap<FrameworkId, Vec<Arc<Offer>>> = BTreeMap::new();
         for allotment in allotments {
-            let Allotment { framework, role, agent, resources } = allotment;
+            let Allotment {
+                framework,
+                role,
+                agent,
+                resources,
+            } = allotment;
             if !self.frameworks.is_connected(&framework) || !self.agents.is_attached(&agent) {
                 // The allocator was told before; nothing may leak all the same.
-                self.allocator.recover(self.now, &framework, &agent, &resources, None);
+                self.allocator
+                    .recover(self.now, &framework, &agent, &resources, None);
                 continue;
             }
             if let Some(offer) = self.make_offer(&framework, &role, &agent, resources) {
@@ -238,7 +270,9 @@ impl Machine {
     /// Takes an offer off the table; its resources stay allocated to the framework.
     pub(crate) fn take_offer(&mut self, number: u64) -> Option<Outstanding> {
         let offer = self.offers.remove(number)?;
-        self.out.view.push(ViewChange::OfferRemoved(self.ids.offer_id(number)));
+        self.out
+            .view
+            .push(ViewChange::OfferRemoved(self.ids.offer_id(number)));
         Some(offer)
     }
 
@@ -253,8 +287,16 @@ impl Machine {
             return;
         };
         self.counters.add(Counter::OffersRescinded);
-        self.recover(&offer.framework_id, &offer.agent_id, &offer.resources, refuse);
-        self.event(&offer.framework_id, Event::Rescind(self.ids.offer_id(number)));
+        self.recover(
+            &offer.framework_id,
+            &offer.agent_id,
+            &offer.resources,
+            refuse,
+        );
+        self.event(
+            &offer.framework_id,
+            Event::Rescind(self.ids.offer_id(number)),
+        );
     }
 
     /// Every offer of an agent is rescinded.
@@ -281,7 +323,12 @@ impl Machine {
     }
 
     /// DECLINE: ids that are not the framework's are ignored one by one.
-    pub(crate) fn decline(&mut self, framework_id: &FrameworkId, offer_ids: &[OfferId], refuse: Option<Duration>) {
+    pub(crate) fn decline(
+        &mut self,
+        framework_id: &FrameworkId,
+        offer_ids: &[OfferId],
+        refuse: Option<Duration>,
+    ) {
         self.counters.add(Counter::MessagesDeclineOffers);
         for offer_id in offer_ids {
             let Some(number) = self.own_offer(framework_id, offer_id) else {

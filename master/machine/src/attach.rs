@@ -48,11 +48,17 @@ struct Refusal {
 
 impl Refusal {
     fn retry(message: impl Into<String>) -> Refusal {
-        Refusal { message: message.into(), shutdown: false }
+        Refusal {
+            message: message.into(),
+            shutdown: false,
+        }
     }
 
     fn shutdown(message: impl Into<String>) -> Refusal {
-        Refusal { message: message.into(), shutdown: true }
+        Refusal {
+            message: message.into(),
+            shutdown: true,
+        }
     }
 }
 
@@ -117,7 +123,10 @@ impl Machine {
             .next()
             .is_some_and(|oldest| oldest.sequence <= up_to);
         // Numbers that were never given out confirm nothing.
-        let given = self.state.agent(agent_id).is_some_and(|row| up_to <= row.last_command);
+        let given = self
+            .state
+            .agent(agent_id)
+            .is_some_and(|row| up_to <= row.last_command);
         if confirms && given {
             self.log(Kind::ConfirmCommands(log::ConfirmCommands {
                 agent_id: agent_id.as_str().to_owned(),
@@ -141,7 +150,7 @@ impl Machine {
             .read_registration(connection, principal.as_ref(), register)
             .and_then(|registration| self.attach(registration));
         if let Err(refusal) = attached {
-            self.to_link(
+            self.send_link(
                 connection,
                 ToAgent::Refused(link::Refused {
                     message: refusal.message.clone(),
@@ -150,7 +159,11 @@ impl Machine {
             );
             // A link that is bound already stays so: this was a second registration on it.
             if self.agents.of_connection(connection).is_none() {
-                self.close(Destination::Agent(connection), Status::BadRequest, &refusal.message);
+                self.close(
+                    Destination::Agent(connection),
+                    Status::BadRequest,
+                    &refusal.message,
+                );
             }
         }
     }
@@ -162,19 +175,27 @@ impl Machine {
         register: link::Register,
     ) -> Result<Registration, Refusal> {
         if self.agents.of_connection(connection).is_some() {
-            return Err(Refusal::retry("this link is registered already: open another one"));
+            return Err(Refusal::retry(
+                "this link is registered already: open another one",
+            ));
         }
         let info = wire::AgentInfo::decode(register.info_payload.clone())
             .map_err(|error| Refusal::retry(format!("info_payload is no AgentInfo: {error}")))?;
         let info = AgentInfo::from_wire(info, Some(register.info_payload.clone()));
-        info.validate().map_err(|error| Refusal::retry(error.to_string()))?;
+        info.validate()
+            .map_err(|error| Refusal::retry(error.to_string()))?;
         let address = Address::parse(&register.address).ok_or_else(|| {
-            Refusal::retry(format!("address is '{}': expected ip:port", register.address))
+            Refusal::retry(format!(
+                "address is '{}': expected ip:port",
+                register.address
+            ))
         })?;
         if !register.principal.is_empty()
             && principal.is_some_and(|principal| principal.as_str() != register.principal)
         {
-            return Err(Refusal::retry("principal differs from the one that authenticated"));
+            return Err(Refusal::retry(
+                "principal differs from the one that authenticated",
+            ));
         }
         self.check_version(&register.version)?;
         self.check_domain(&info)?;
@@ -199,9 +220,9 @@ impl Machine {
         let release = version.split(['-', '+']).next().unwrap_or_default();
         let numbers: Vec<&str> = release.split('.').collect();
         let valid = (2..=3).contains(&numbers.len())
-            && numbers
-                .iter()
-                .all(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()));
+            && numbers.iter().all(|number| {
+                !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+            });
         if valid {
             return Ok(());
         }
@@ -213,10 +234,14 @@ impl Machine {
     fn check_domain(&self, info: &AgentInfo) -> Result<(), Refusal> {
         let master_has = self.config.master_info.domain.is_some();
         if info.domain.is_some() && !master_has {
-            return Err(Refusal::retry("the agent has a domain and the master has none"));
+            return Err(Refusal::retry(
+                "the agent has a domain and the master has none",
+            ));
         }
         if info.domain.is_none() && self.config.require_agent_domain {
-            return Err(Refusal::retry("the agent has no domain and --require_agent_domain is set"));
+            return Err(Refusal::retry(
+                "the agent has no domain and --require_agent_domain is set",
+            ));
         }
         Ok(())
     }
@@ -332,10 +357,14 @@ impl Machine {
         let was_unreachable = known
             .as_ref()
             .is_some_and(|row| row.state() == log::AgentState::Unreachable);
-        let changed = known.as_ref().is_none_or(|row| differs(row, &registration, &total));
+        let changed = known
+            .as_ref()
+            .is_none_or(|row| differs(row, &registration, &total));
         if changed {
             let mut row = self.agent_row(&agent_id, &registration, &total);
-            row.wall_registered = known.as_ref().map_or(self.wall.as_secs(), |row| row.wall_registered);
+            row.wall_registered = known
+                .as_ref()
+                .map_or(self.wall.as_secs(), |row| row.wall_registered);
             self.log(Kind::PutAgent(log::PutAgent { agent: Some(row) }));
         }
         self.log(Kind::AgentConnected(log::AgentConnected {
@@ -357,21 +386,30 @@ impl Machine {
     /// Commands on their way may carry totals from before a reconfiguration: a last one
     /// says what they are now.
     fn outdate_totals(&mut self, agent_id: &AgentId, total: &Resources) {
-        let newest = self.state.pending_commands(agent_id).filter_map(|command| match &command.kind {
-            Some(log::command::Kind::ApplyOperation(it)) => Some(&it.total),
-            Some(log::command::Kind::SetResources(it)) => Some(&it.total),
-            _ => None,
-        });
+        let newest =
+            self.state
+                .pending_commands(agent_id)
+                .filter_map(|command| match &command.kind {
+                    Some(log::command::Kind::ApplyOperation(it)) => Some(&it.total),
+                    Some(log::command::Kind::SetResources(it)) => Some(&it.total),
+                    _ => None,
+                });
         let outdated = newest.last().is_some_and(|newest| {
             !Resources::from_wire(newest).is_ok_and(|newest| newest.is_equivalent(total))
         });
         if outdated {
-            let set = log::SetResources { total: total.to_wire() };
+            let set = log::SetResources {
+                total: total.to_wire(),
+            };
             self.order(agent_id, log::command::Kind::SetResources(set));
         }
     }
 
-    fn check_same_machine(&self, row: &log::Agent, registration: &Registration) -> Result<(), Refusal> {
+    fn check_same_machine(
+        &self,
+        row: &log::Agent,
+        registration: &Registration,
+    ) -> Result<(), Refusal> {
         let known = Address::parse(&row.address);
         let hostname = AgentInfo::from_payload(row.info_payload.clone()).hostname;
         if known.is_some_and(|known| known.ip != registration.address.ip)
@@ -390,7 +428,11 @@ impl Machine {
         let mut used = self.used_on(agent_id);
         for (_, _, task) in self.state.tasks_of_agent(agent_id) {
             if task.unreachable {
-                used.add(&Resources::from_wire(&task.resources).unwrap_or_default().unallocate());
+                used.add(
+                    &Resources::from_wire(&task.resources)
+                        .unwrap_or_default()
+                        .unallocate(),
+                );
             }
         }
         let used = used.non_shared();
@@ -414,7 +456,12 @@ impl Machine {
         }
     }
 
-    fn agent_row(&self, agent_id: &AgentId, registration: &Registration, total: &Resources) -> log::Agent {
+    fn agent_row(
+        &self,
+        agent_id: &AgentId,
+        registration: &Registration,
+        total: &Resources,
+    ) -> log::Agent {
         let mut row = match self.state.agent(agent_id) {
             Some(row) => log::Agent::clone(row),
             None => log::Agent::default(),
@@ -435,7 +482,13 @@ impl Machine {
 
     /// Binds the link: the agent is told its id, totals and pending commands, and
     /// offered.
-    fn bind(&mut self, agent_id: &AgentId, registration: &Registration, total: Resources, again: bool) {
+    fn bind(
+        &mut self,
+        agent_id: &AgentId,
+        registration: &Registration,
+        total: Resources,
+        again: bool,
+    ) {
         let link = Link {
             connection: Some(registration.connection),
             seen: true,
@@ -453,21 +506,26 @@ impl Machine {
             self.config.agent_ping_timeout,
         );
         let total_ping_timeout = self.config.total_ping_timeout();
-        let total = self.state.agent(agent_id).map(|row| row.total.clone()).unwrap_or_default();
-        self.to_agent(
+        let total = self
+            .state
+            .agent(agent_id)
+            .map(|row| row.total.clone())
+            .unwrap_or_default();
+        self.send_agent(
             agent_id,
             ToAgent::Registered(link::Registered {
                 agent_id: agent_id.as_str().to_owned(),
-                total_ping_timeout_ns: u64::try_from(total_ping_timeout.as_nanos()).unwrap_or(u64::MAX),
+                total_ping_timeout_ns: u64::try_from(total_ping_timeout.as_nanos())
+                    .unwrap_or(u64::MAX),
                 total,
                 reregistered: again,
             }),
         );
         let pending: Vec<_> = self.state.pending_commands(agent_id).cloned().collect();
         for command in pending {
-            self.to_agent(agent_id, ToAgent::Command(log::Command::clone(&command)));
+            self.send_agent(agent_id, ToAgent::Command(log::Command::clone(&command)));
         }
-        self.to_agent(agent_id, ToAgent::Ping(link::Ping { connected: true }));
+        self.send_agent(agent_id, ToAgent::Ping(link::Ping { connected: true }));
         self.offer_agent(agent_id);
         self.view_agent(agent_id);
     }
@@ -478,7 +536,10 @@ impl Machine {
         let mut reported: BTreeMap<(FrameworkId, TaskId), &link::AgentTask> = BTreeMap::new();
         for task in &registration.register.tasks {
             reported.insert(
-                (FrameworkId::from(task.framework_id.as_str()), TaskId::from(task.task_id.as_str())),
+                (
+                    FrameworkId::from(task.framework_id.as_str()),
+                    TaskId::from(task.task_id.as_str()),
+                ),
                 task,
             );
         }
@@ -493,7 +554,9 @@ impl Machine {
         let on_agent: BTreeSet<_> = self.task_keys_of_agent(agent_id).into_iter().collect();
         for ((framework_id, task_id), task) in reported {
             // An ended one only waits for an acknowledgement, which will come or be made up.
-            if !on_agent.contains(&(framework_id.clone(), task_id.clone())) && !is_terminal(task.state) {
+            if !on_agent.contains(&(framework_id.clone(), task_id.clone()))
+                && !is_terminal(task.state)
+            {
                 self.kill_unknown(agent_id, &framework_id, &task_id);
             }
         }
@@ -585,7 +648,7 @@ impl Machine {
     }
 
     fn kill_unknown(&mut self, agent_id: &AgentId, framework_id: &FrameworkId, task_id: &TaskId) {
-        self.to_agent(
+        self.send_agent(
             agent_id,
             ToAgent::KillUnknown(link::KillUnknown {
                 framework_id: framework_id.as_str().to_owned(),
@@ -623,11 +686,16 @@ impl Machine {
                 framework_id: framework_id.as_str().to_owned(),
                 info_payload: payload.clone(),
                 wall_registered: self.wall.as_secs(),
-                principal: info.principal.as_ref().map(|it| it.as_str().to_owned()).unwrap_or_default(),
+                principal: info
+                    .principal
+                    .as_ref()
+                    .map(|it| it.as_str().to_owned())
+                    .unwrap_or_default(),
                 ..log::Framework::default()
             }),
         }));
-        self.framework_infos.insert(framework_id.clone(), Arc::new(info));
+        self.framework_infos
+            .insert(framework_id.clone(), Arc::new(info));
         // No failover clock: it stays until it subscribes or is torn down (section 12).
         let spec = self.framework_spec(&framework_id, false);
         self.allocator.add_framework(&framework_id, spec);
@@ -643,7 +711,10 @@ impl Machine {
             return;
         };
         if !self.is_live(&framework_id)
-            || self.state.executor(&framework_id, agent_id, &executor_id).is_some()
+            || self
+                .state
+                .executor(&framework_id, agent_id, &executor_id)
+                .is_some()
             || !self.fits_unused(agent_id, &resources)
         {
             return;
@@ -660,7 +731,8 @@ impl Machine {
             }),
             command: None,
         }));
-        self.allocator.add_allocation(&framework_id, agent_id, &resources);
+        self.allocator
+            .add_allocation(&framework_id, agent_id, &resources);
     }
 
     fn adopt_task(&mut self, agent_id: &AgentId, task: &link::AgentTask) {
@@ -671,7 +743,10 @@ impl Machine {
         };
         let known = self.state.task(&framework_id, &task_id).is_some();
         let holds = !is_terminal(task.state);
-        if known || !self.is_live(&framework_id) || (holds && !self.fits_unused(agent_id, &resources)) {
+        if known
+            || !self.is_live(&framework_id)
+            || (holds && !self.fits_unused(agent_id, &resources))
+        {
             return;
         }
         let name = wire::TaskInfo::decode(task.task_info_payload.clone())
@@ -687,7 +762,11 @@ impl Machine {
                 framework_id: framework_id.as_str().to_owned(),
                 task_id: task_id.as_str().to_owned(),
                 agent_id: agent_id.as_str().to_owned(),
-                executor_id: if task.executor_id == task.task_id { String::new() } else { task.executor_id.clone() },
+                executor_id: if task.executor_id == task.task_id {
+                    String::new()
+                } else {
+                    task.executor_id.clone()
+                },
                 container_id: task.container_id.clone(),
                 task_info_payload: task.task_info_payload.clone(),
                 resources: task.resources.clone(),
@@ -701,7 +780,8 @@ impl Machine {
             command: None,
         }));
         if holds {
-            self.allocator.add_allocation(&framework_id, agent_id, &resources);
+            self.allocator
+                .add_allocation(&framework_id, agent_id, &resources);
         }
     }
 

@@ -12,8 +12,16 @@ use crate::output::{Destination, Needs, Status};
 
 impl Machine {
     pub(crate) fn scheduler_call(&mut self, input: SchedulerCall) {
-        let SchedulerCall { reply, framework_id, stream, principal, call } = input;
-        if let Err((status, message)) = self.admit(&framework_id, &stream, principal.as_ref(), &call) {
+        let SchedulerCall {
+            reply,
+            framework_id,
+            stream,
+            principal,
+            call,
+        } = input;
+        if let Err((status, message)) =
+            self.admit(&framework_id, &stream, principal.as_ref(), &call)
+        {
             // It rests on what this leader does not know.
             match (reply, &stream) {
                 (Some(reply), _) => self.answer_needing(reply, status, message, Needs::Leadership),
@@ -47,8 +55,14 @@ impl Machine {
         if matches!(call, Call::Subscribe(_)) {
             return bad("SUBSCRIBE opens a stream of its own".to_owned());
         }
-        let Some(row) = self.state.framework(framework_id).filter(|row| !row.completed) else {
-            return bad(format!("Framework '{framework_id}' cannot be found: subscribe first"));
+        let Some(row) = self
+            .state
+            .framework(framework_id)
+            .filter(|row| !row.completed)
+        else {
+            return bad(format!(
+                "Framework '{framework_id}' cannot be found: subscribe first"
+            ));
         };
         if let Some(principal) = principal
             && principal.as_str() != row.principal
@@ -77,10 +91,24 @@ impl Machine {
         let interval = self.config.allocator.allocation_interval;
         match call {
             // Refused at the door.
-            Call::Subscribe(_) => return (Status::BadRequest, "SUBSCRIBE opens a stream of its own".to_owned()),
+            Call::Subscribe(_) => {
+                return (
+                    Status::BadRequest,
+                    "SUBSCRIBE opens a stream of its own".to_owned(),
+                );
+            }
             Call::Teardown => self.remove_framework(framework_id),
-            Call::Accept { offer_ids, operations, filters } => {
-                self.accept(framework_id, &offer_ids, operations, filters.at_least(interval).refuse);
+            Call::Accept {
+                offer_ids,
+                operations,
+                filters,
+            } => {
+                self.accept(
+                    framework_id,
+                    &offer_ids,
+                    operations,
+                    filters.at_least(interval).refuse,
+                );
             }
             Call::Decline { offer_ids, filters } => {
                 self.decline(framework_id, &offer_ids, filters.at_least(interval).refuse);
@@ -93,23 +121,48 @@ impl Machine {
             }
             Call::Revive { roles } => self.set_suppressed(framework_id, &roles, false),
             Call::Suppress { roles } => self.set_suppressed(framework_id, &roles, true),
-            Call::Kill { task_id, agent_id, kill_policy } => {
-                self.kill(framework_id, &task_id, agent_id.as_ref(), kill_policy.as_ref());
+            Call::Kill {
+                task_id,
+                agent_id,
+                kill_policy,
+            } => {
+                self.kill(
+                    framework_id,
+                    &task_id,
+                    agent_id.as_ref(),
+                    kill_policy.as_ref(),
+                );
             }
-            Call::Shutdown { executor_id, agent_id } => {
+            Call::Shutdown {
+                executor_id,
+                agent_id,
+            } => {
                 self.shutdown_executor(framework_id, &agent_id, &executor_id);
             }
-            Call::Acknowledge { agent_id, task_id, uuid } => {
+            Call::Acknowledge {
+                agent_id,
+                task_id,
+                uuid,
+            } => {
                 self.acknowledge(framework_id, &agent_id, &task_id, uuid.to_bytes());
             }
-            Call::AcknowledgeOperationStatus { agent_id, operation_id, uuid, .. } => {
+            Call::AcknowledgeOperationStatus {
+                agent_id,
+                operation_id,
+                uuid,
+                ..
+            } => {
                 self.acknowledge_operation(framework_id, &agent_id, &operation_id, uuid.to_bytes());
             }
             Call::Reconcile { tasks } => self.reconcile(framework_id, &tasks),
             Call::ReconcileOperations { operations } => {
                 self.reconcile_operations(framework_id, &operations);
             }
-            Call::Message { agent_id, executor_id, data } => {
+            Call::Message {
+                agent_id,
+                executor_id,
+                data,
+            } => {
                 self.scheduler_message(framework_id, &agent_id, &executor_id, data);
             }
             // Ignored by the built-in allocator, as in Mesos.

@@ -143,7 +143,13 @@ mod tests {
         counters.add(Counter::OffersRescinded);
         counters.add_terminal(2, 0, None);
         assert_eq!(counters.get(Counter::OffersRescinded), 1);
-        assert_eq!(counters.iter().filter(|(_, value)| *value == 1).collect::<Vec<_>>(), [("offers_rescinded", 1)]);
+        assert_eq!(
+            counters
+                .iter()
+                .filter(|(_, value)| *value == 1)
+                .collect::<Vec<_>>(),
+            [("offers_rescinded", 1)]
+        );
         assert_eq!(counters.terminal().collect::<Vec<_>>(), [(2, 0, None, 1)]);
         let names: std::collections::BTreeSet<_> = counters.iter().map(|(name, _)| name).collect();
         assert_eq!(names.len(), NAMES.len());

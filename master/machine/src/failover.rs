@@ -48,7 +48,8 @@ impl Machine {
         if timeout.is_zero() {
             self.remove_framework(framework_id);
         } else {
-            self.frameworks.set_failover(framework_id, self.now + timeout);
+            self.frameworks
+                .set_failover(framework_id, self.now + timeout);
         }
         self.allocation.trigger(self.now);
     }
@@ -110,7 +111,9 @@ impl Machine {
         }));
         self.allocator.remove_framework(framework_id);
         self.framework_infos.remove(framework_id);
-        self.out.view.push(ViewChange::FrameworkRemoved(framework_id.clone()));
+        self.out
+            .view
+            .push(ViewChange::FrameworkRemoved(framework_id.clone()));
         if let Some(session) = session {
             self.close(
                 Destination::Scheduler(session.connection),

@@ -68,8 +68,10 @@ impl Frameworks {
         heartbeat_interval: Duration,
     ) -> Option<Session> {
         self.failovers.clear(framework_id);
-        self.heartbeats.set(framework_id.clone(), now + heartbeat_interval);
-        self.by_connection.insert(session.connection, framework_id.clone());
+        self.heartbeats
+            .set(framework_id.clone(), now + heartbeat_interval);
+        self.by_connection
+            .insert(session.connection, framework_id.clone());
         let before = self.sessions.insert(framework_id.clone(), session);
         if let Some(before) = &before {
             self.by_connection.remove(&before.connection);
@@ -108,7 +110,11 @@ impl Frameworks {
     }
 
     /// A framework whose HEARTBEAT is due; the next one is set.
-    pub(crate) fn pop_heartbeat(&mut self, now: Instant, interval: Duration) -> Option<FrameworkId> {
+    pub(crate) fn pop_heartbeat(
+        &mut self,
+        now: Instant,
+        interval: Duration,
+    ) -> Option<FrameworkId> {
         let framework_id = self.heartbeats.pop_due(now)?;
         // Counted from now: after a stall one heartbeat is enough.
         self.heartbeats.set(framework_id.clone(), now + interval);
@@ -116,7 +122,10 @@ impl Frameworks {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        [self.heartbeats.next(), self.failovers.next()].into_iter().flatten().min()
+        [self.heartbeats.next(), self.failovers.next()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Section 2.1 item 9, the last three checks: does the call ride on the current
@@ -140,10 +149,20 @@ impl Frameworks {
     pub(crate) fn check_invariants(&self) {
         self.heartbeats.check_invariants();
         self.failovers.check_invariants();
-        assert_eq!(self.sessions.len(), self.by_connection.len(), "frameworks: indexes differ");
+        assert_eq!(
+            self.sessions.len(),
+            self.by_connection.len(),
+            "frameworks: indexes differ"
+        );
         for (framework_id, session) in &self.sessions {
-            assert_eq!(self.by_connection.get(&session.connection), Some(framework_id));
-            assert!(self.heartbeats.get(framework_id).is_some(), "{framework_id} has no heartbeat");
+            assert_eq!(
+                self.by_connection.get(&session.connection),
+                Some(framework_id)
+            );
+            assert!(
+                self.heartbeats.get(framework_id).is_some(),
+                "{framework_id} has no heartbeat"
+            );
             assert!(
                 self.failovers.get(framework_id).is_none(),
                 "{framework_id} is connected and about to be removed"

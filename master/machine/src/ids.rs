@@ -59,7 +59,9 @@ impl Ids {
     /// The number in an offer id of this term; `None` for ids that this term never
     /// wrote (other spellings of the same number included).
     pub(crate) fn parse_offer(&self, id: &str) -> Option<u64> {
-        let digits = id.strip_prefix(self.master_id.as_str())?.strip_prefix("-O")?;
+        let digits = id
+            .strip_prefix(self.master_id.as_str())?
+            .strip_prefix("-O")?;
         let canonical = digits == "0"
             || (!digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit()));
         if !canonical {
@@ -108,7 +110,15 @@ mod tests {
             ids.offer_number();
         }
         assert_eq!(ids.parse_offer("m-O10"), Some(10));
-        for other in ["m-O11", "m-O01", "m-O", "m-O+1", "n-O1", "m-O-1", "m-O99999999999999999999"] {
+        for other in [
+            "m-O11",
+            "m-O01",
+            "m-O",
+            "m-O+1",
+            "n-O1",
+            "m-O-1",
+            "m-O99999999999999999999",
+        ] {
             assert_eq!(ids.parse_offer(other), None, "{other}");
         }
     }

@@ -21,7 +21,12 @@ impl InverseOffers {
     }
 
     /// True when none is outstanding for the pair and no answer holds it back.
-    pub(crate) fn may_offer(&self, agent_id: &AgentId, framework_id: &FrameworkId, now: Instant) -> bool {
+    pub(crate) fn may_offer(
+        &self,
+        agent_id: &AgentId,
+        framework_id: &FrameworkId,
+        now: Instant,
+    ) -> bool {
         let pair = (agent_id.clone(), framework_id.clone());
         !self.by_pair.contains_key(&pair)
             && self.filters.get(&pair).is_none_or(|until| *until <= now)
@@ -47,7 +52,8 @@ impl InverseOffers {
 
     /// REVIVE and disconnection drop a framework's filters.
     pub(crate) fn drop_filters_of(&mut self, framework_id: &FrameworkId) {
-        self.filters.retain(|(_, framework), _| framework != framework_id);
+        self.filters
+            .retain(|(_, framework), _| framework != framework_id);
     }
 
     /// Numbers of the agent's inverse offers; its filters are dropped.
@@ -82,10 +88,17 @@ impl InverseOffers {
     }
 
     pub(crate) fn check_invariants(&self) {
-        assert_eq!(self.by_number.len(), self.by_pair.len(), "inverse offers: indexes differ");
+        assert_eq!(
+            self.by_number.len(),
+            self.by_pair.len(),
+            "inverse offers: indexes differ"
+        );
         for (number, pair) in &self.by_number {
             assert_eq!(self.by_pair.get(pair), Some(number));
-            assert!(!self.filters.contains_key(pair), "an outstanding inverse offer is filtered");
+            assert!(
+                !self.filters.contains_key(pair),
+                "an outstanding inverse offer is filtered"
+            );
         }
     }
 }

@@ -32,11 +32,15 @@ impl Machine {
             self.reconcile_task(framework_id, task_id, agent_id);
             return;
         };
-        if agent_id.is_some_and(|agent_id| agent_id.as_str() != row.agent_id) || is_terminal(row.state) {
+        if agent_id.is_some_and(|agent_id| agent_id.as_str() != row.agent_id)
+            || is_terminal(row.state)
+        {
             return;
         }
         let agent_id = AgentId::from(row.agent_id.as_str());
-        let payload = policy.map(|policy| Bytes::from(policy.encode_to_vec())).unwrap_or_default();
+        let payload = policy
+            .map(|policy| Bytes::from(policy.encode_to_vec()))
+            .unwrap_or_default();
         self.order_kill(framework_id, task_id, &agent_id, payload);
     }
 
@@ -60,7 +64,7 @@ impl Machine {
             .find(|command| matches!(&command.kind, Some(log::command::Kind::Kill(it)) if *it == kill))
             .cloned();
         if let Some(waiting) = waiting {
-            self.to_agent(agent_id, ToAgent::Command(log::Command::clone(&waiting)));
+            self.send_agent(agent_id, ToAgent::Command(log::Command::clone(&waiting)));
             return;
         }
         let command = self.command(agent_id, log::command::Kind::Kill(kill));
@@ -69,7 +73,7 @@ impl Machine {
             task_id: task_id.as_str().to_owned(),
             command: Some(command.clone()),
         }));
-        self.to_agent(agent_id, ToAgent::Command(command));
+        self.send_agent(agent_id, ToAgent::Command(command));
     }
 
     /// SHUTDOWN of an executor: no acknowledgement, nothing for unknown ones.
@@ -79,7 +83,11 @@ impl Machine {
         agent_id: &AgentId,
         executor_id: &ExecutorId,
     ) {
-        if self.state.executor(framework_id, agent_id, executor_id).is_none() {
+        if self
+            .state
+            .executor(framework_id, agent_id, executor_id)
+            .is_none()
+        {
             return;
         }
         let shutdown = log::ShutdownExecutor {

@@ -89,12 +89,21 @@ impl Machine {
                 None => (None, None),
             };
             self.counters.add(Counter::TasksLaunched);
-            self.log(Kind::LaunchTask(log::LaunchTask { task: Some(row), executor, command }));
+            self.log(Kind::LaunchTask(log::LaunchTask {
+                task: Some(row),
+                executor,
+                command,
+            }));
         }
-        self.to_agent(&accepting.agent_id, ToAgent::Command(command));
+        self.send_agent(&accepting.agent_id, ToAgent::Command(command));
     }
 
-    fn launch_task(&mut self, accepting: &mut Accepting, task: &TaskInfo, executor: Option<ExecutorInfo>) {
+    fn launch_task(
+        &mut self,
+        accepting: &mut Accepting,
+        task: &TaskInfo,
+        executor: Option<ExecutorInfo>,
+    ) {
         let container_id = self.ids.uuid().to_string();
         take(accepting, &task.resources);
         let mut executor_row = None;
@@ -113,13 +122,17 @@ impl Machine {
             executor: executor_row,
             command: Some(command.clone()),
         }));
-        self.to_agent(&accepting.agent_id, ToAgent::Command(command));
+        self.send_agent(&accepting.agent_id, ToAgent::Command(command));
     }
 
     // ------------------------------------------------------------ checks
 
     /// Section 4.3. Returns the executor that runs it, its framework's id filled in.
-    fn check_task(&self, accepting: &Accepting, task: &TaskInfo) -> Result<Option<ExecutorInfo>, String> {
+    fn check_task(
+        &self,
+        accepting: &Accepting,
+        task: &TaskInfo,
+    ) -> Result<Option<ExecutorInfo>, String> {
         let message = |rejection: validation::Rejection| rejection.message;
         let context = self.task_context(accepting);
         validation::task_id(task).map_err(message)?;
@@ -132,7 +145,10 @@ impl Machine {
         match &executor {
             None => validation::launch(task, &context).map_err(message)?,
             Some(executor) => {
-                let task = TaskInfo { executor: Some(executor.clone()), ..task.clone() };
+                let task = TaskInfo {
+                    executor: Some(executor.clone()),
+                    ..task.clone()
+                };
                 validation::launch(&task, &context).map_err(message)?;
             }
         }
@@ -170,13 +186,24 @@ impl Machine {
 
     /// Item 2: unreachable tasks keep their ids, completed ones do not.
     fn check_unused_id(&self, accepting: &Accepting, task: &TaskInfo) -> Result<(), String> {
-        if self.state.task(&accepting.framework_id, &task.task_id).is_some() {
-            return Err(format!("Task has duplicate ID: '{}' is active or unreachable", task.task_id));
+        if self
+            .state
+            .task(&accepting.framework_id, &task.task_id)
+            .is_some()
+        {
+            return Err(format!(
+                "Task has duplicate ID: '{}' is active or unreachable",
+                task.task_id
+            ));
         }
         Ok(())
     }
 
-    fn check_same_executor(&self, accepting: &Accepting, executor: &ExecutorInfo) -> Result<(), String> {
+    fn check_same_executor(
+        &self,
+        accepting: &Accepting,
+        executor: &ExecutorInfo,
+    ) -> Result<(), String> {
         let known = self.state.executor(
             &accepting.framework_id,
             &accepting.agent_id,
@@ -205,7 +232,9 @@ impl Machine {
             .map_err(|rejection| rejection.message)?;
         let able = match executor.kind {
             ExecutorKind::Default => self.capabilities(accepting).task_group,
-            ExecutorKind::Custom | ExecutorKind::Unset => self.capabilities(accepting).custom_executor,
+            ExecutorKind::Custom | ExecutorKind::Unset => {
+                self.capabilities(accepting).custom_executor
+            }
         };
         if !able {
             return Err(format!(
@@ -228,7 +257,11 @@ impl Machine {
 
     fn is_new_executor(&self, accepting: &Accepting, executor: &ExecutorInfo) -> bool {
         self.state
-            .executor(&accepting.framework_id, &accepting.agent_id, &executor.executor_id)
+            .executor(
+                &accepting.framework_id,
+                &accepting.agent_id,
+                &executor.executor_id,
+            )
             .is_none()
     }
 
@@ -244,12 +277,16 @@ impl Machine {
         let framework = self.framework_infos.get(&accepting.framework_id);
         log::RunTask {
             framework_id: accepting.framework_id.as_str().to_owned(),
-            framework_info_payload: framework.map(|info| info.payload.clone()).unwrap_or_default(),
+            framework_info_payload: framework
+                .map(|info| info.payload.clone())
+                .unwrap_or_default(),
             task_info_payload: task.payload.clone(),
             resources: task.resources.to_wire(),
             container_id: container_id.to_owned(),
             executor_info_payload: executor.map(|it| it.payload.clone()).unwrap_or_default(),
-            executor_resources: executor.map(|it| it.resources.to_wire()).unwrap_or_default(),
+            executor_resources: executor
+                .map(|it| it.resources.to_wire())
+                .unwrap_or_default(),
             health_check_type: task.inferred_health_check().map_or(0, |kind| kind as i32),
             task_id: task.task_id.as_str().to_owned(),
         }
@@ -266,7 +303,9 @@ impl Machine {
             framework_id: accepting.framework_id.as_str().to_owned(),
             task_id: task.task_id.as_str().to_owned(),
             agent_id: accepting.agent_id.as_str().to_owned(),
-            executor_id: executor.map(|it| it.executor_id.as_str().to_owned()).unwrap_or_default(),
+            executor_id: executor
+                .map(|it| it.executor_id.as_str().to_owned())
+                .unwrap_or_default(),
             container_id,
             task_info_payload: task.payload.clone(),
             resources: task.resources.to_wire(),
@@ -290,10 +329,18 @@ impl Machine {
     }
 
     /// Tasks and executors of the agent use one of the volumes.
-    pub(crate) fn is_volume_used(&self, agent_id: &AgentId, volumes: &Resources) -> Option<FrameworkId> {
+    pub(crate) fn is_volume_used(
+        &self,
+        agent_id: &AgentId,
+        volumes: &Resources,
+    ) -> Option<FrameworkId> {
         let uses = |resources: &[tepui_model::wire::Resource]| {
-            let resources = Resources::from_wire(resources).unwrap_or_default().unallocate();
-            volumes.iter().any(|volume| resources.contains_resource(volume))
+            let resources = Resources::from_wire(resources)
+                .unwrap_or_default()
+                .unallocate();
+            volumes
+                .iter()
+                .any(|volume| resources.contains_resource(volume))
         };
         let task = self
             .state

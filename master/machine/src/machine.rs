@@ -138,6 +138,7 @@ impl Machine {
             self.offers.next_deadline(),
             self.inverse_offers.next_deadline(),
             self.allocation.next_deadline(),
+            self.allocator.next_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -190,7 +191,10 @@ impl Machine {
         self.inverse_offers.check_invariants();
         self.allocator.check_invariants();
         for framework_id in self.frameworks.connected() {
-            assert!(self.is_live(framework_id), "{framework_id} is connected and not live");
+            assert!(
+                self.is_live(framework_id),
+                "{framework_id} is connected and not live"
+            );
         }
         let live: Vec<_> = self.state.frameworks().map(|(id, _)| id).collect();
         let parsed: Vec<_> = self.framework_infos.keys().collect();
@@ -198,8 +202,14 @@ impl Machine {
         self.check_agents();
         self.check_resources();
         for (number, offer) in self.offers.iter() {
-            assert!(self.frameworks.is_connected(&offer.framework_id), "offer {number} of nobody");
-            assert!(self.agents.is_attached(&offer.agent_id), "offer {number} of no agent");
+            assert!(
+                self.frameworks.is_connected(&offer.framework_id),
+                "offer {number} of nobody"
+            );
+            assert!(
+                self.agents.is_attached(&offer.agent_id),
+                "offer {number} of no agent"
+            );
         }
     }
 
@@ -215,7 +225,10 @@ impl Machine {
         for (agent_id, row) in self.state.agents() {
             if let Some(link) = self.agents.get(agent_id) {
                 let total = Resources::from_wire(&row.total).expect("a row's total is valid");
-                assert!(total.is_equivalent(&link.total), "{agent_id}: totals differ");
+                assert!(
+                    total.is_equivalent(&link.total),
+                    "{agent_id}: totals differ"
+                );
                 assert!(
                     !link.seen || link.connection.is_some() == row.disconnected_at_ns.is_none(),
                     "{agent_id}: attached and row differ"
@@ -247,11 +260,19 @@ impl Machine {
         let mut used = Resources::default();
         for (_, _, task) in self.state.tasks_of_agent(agent_id) {
             if holds_resources(task) {
-                used.add(&Resources::from_wire(&task.resources).unwrap_or_default().unallocate());
+                used.add(
+                    &Resources::from_wire(&task.resources)
+                        .unwrap_or_default()
+                        .unallocate(),
+                );
             }
         }
         for (_, _, executor) in self.state.executors_of_agent(agent_id) {
-            used.add(&Resources::from_wire(&executor.resources).unwrap_or_default().unallocate());
+            used.add(
+                &Resources::from_wire(&executor.resources)
+                    .unwrap_or_default()
+                    .unallocate(),
+            );
         }
         used
     }
@@ -281,11 +302,18 @@ impl Machine {
             .collect();
         for (framework_id, row) in rows {
             let info = Arc::new(FrameworkInfo::from_payload(row.info_payload.clone()));
-            self.framework_infos.insert(framework_id.clone(), info.clone());
-            self.allocator.add_framework(&framework_id, self.framework_spec(&framework_id, false));
+            self.framework_infos
+                .insert(framework_id.clone(), info.clone());
+            self.allocator
+                .add_framework(&framework_id, self.framework_spec(&framework_id, false));
             let at = match row.disconnected_at_ns {
                 // The change of leader is not its disconnection.
-                None => self.now + info.failover_timeout.max(self.config.agent_reregister_timeout),
+                None => {
+                    self.now
+                        + info
+                            .failover_timeout
+                            .max(self.config.agent_reregister_timeout)
+                }
                 Some(at) => self.instant_of(ClusterTime(at) + info.failover_timeout),
             };
             self.frameworks.set_failover(&framework_id, at);
@@ -327,7 +355,11 @@ impl Machine {
         for (framework_id, _, task) in self.state.tasks() {
             if holds_resources(task) {
                 let resources = Resources::from_wire(&task.resources).unwrap_or_default();
-                used.push((framework_id.clone(), AgentId::from(task.agent_id.as_str()), resources));
+                used.push((
+                    framework_id.clone(),
+                    AgentId::from(task.agent_id.as_str()),
+                    resources,
+                ));
             }
         }
         for executor in self.state.executors() {
@@ -340,7 +372,8 @@ impl Machine {
         }
         for (framework_id, agent_id, resources) in used {
             if self.agents.get(&agent_id).is_some() {
-                self.allocator.add_allocation(&framework_id, &agent_id, &resources);
+                self.allocator
+                    .add_allocation(&framework_id, &agent_id, &resources);
             }
         }
     }
@@ -356,13 +389,18 @@ impl Machine {
     pub(crate) fn log(&mut self, kind: Kind) {
         let operation = log::Operation { kind: Some(kind) };
         let applied = self.state.apply(&operation);
-        debug_assert!(applied.is_ok(), "the state does not know an operation of its own release");
+        debug_assert!(
+            applied.is_ok(),
+            "the state does not know an operation of its own release"
+        );
         self.out.log.push(operation);
     }
 
     /// The framework is known and not completed.
     pub(crate) fn is_live(&self, framework_id: &FrameworkId) -> bool {
-        self.state.framework(framework_id).is_some_and(|row| !row.completed)
+        self.state
+            .framework(framework_id)
+            .is_some_and(|row| !row.completed)
     }
 
     /// Sends an event, if the framework is connected.
@@ -402,16 +440,16 @@ impl Machine {
     }
 
     /// Sends to an agent, if it is attached; says whether it was.
-    pub(crate) fn to_agent(&mut self, agent_id: &AgentId, kind: ToAgent) -> bool {
+    pub(crate) fn send_agent(&mut self, agent_id: &AgentId, kind: ToAgent) -> bool {
         let Some(connection) = self.agents.connection(agent_id) else {
             return false;
         };
-        self.to_link(connection, kind);
+        self.send_link(connection, kind);
         true
     }
 
     /// Sends on an agent's link, with the fence of this term.
-    pub(crate) fn to_link(&mut self, connection: ConnectionId, kind: ToAgent) {
+    pub(crate) fn send_link(&mut self, connection: ConnectionId, kind: ToAgent) {
         let cluster = self.state.cluster();
         let fence = link::Fence {
             cluster_id: cluster.cluster_id.clone(),
@@ -490,7 +528,7 @@ impl Machine {
             agent_id: agent_id.as_str().to_owned(),
             command: Some(command.clone()),
         }));
-        self.to_agent(agent_id, ToAgent::Command(command));
+        self.send_agent(agent_id, ToAgent::Command(command));
     }
 }
 

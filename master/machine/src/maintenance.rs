@@ -8,8 +8,8 @@ use std::sync::Arc;
 use tepui_model::event::Event;
 use tepui_model::id::{AgentId, FrameworkId, OfferId};
 use tepui_model::log;
-use tepui_model::offer::agent_url;
 use tepui_model::log::operation::Kind;
+use tepui_model::offer::agent_url;
 use tepui_model::wire;
 use tepui_model::wire::machine_info::Mode;
 
@@ -28,7 +28,12 @@ impl Machine {
         let schedules = &self.state.maintenance()?.schedules;
         let windows = schedules.iter().flat_map(|schedule| &schedule.windows);
         windows
-            .filter(|window| window.machine_ids.iter().any(|id| is_machine(id, hostname, ip)))
+            .filter(|window| {
+                window
+                    .machine_ids
+                    .iter()
+                    .any(|id| is_machine(id, hostname, ip))
+            })
             .map(|window| window.unavailability)
             .next()
     }
@@ -51,10 +56,19 @@ impl Machine {
     }
 
     fn modes(&self) -> BTreeMap<MachineKey, Mode> {
-        let machines = self.state.maintenance().map(|it| it.machines.clone()).unwrap_or_default();
+        let machines = self
+            .state
+            .maintenance()
+            .map(|it| it.machines.clone())
+            .unwrap_or_default();
         machines
             .into_iter()
-            .filter_map(|machine| Some(((machine.hostname, machine.ip), Mode::try_from(machine.mode).ok()?)))
+            .filter_map(|machine| {
+                Some((
+                    (machine.hostname, machine.ip),
+                    Mode::try_from(machine.mode).ok()?,
+                ))
+            })
             .collect()
     }
 
@@ -78,7 +92,10 @@ impl Machine {
 
     /// POST of a schedule: replaces the whole. New machines drain, missing ones are up
     /// again; a DOWN machine must stay in it.
-    pub(crate) fn update_schedule(&mut self, schedule: wire::maintenance::Schedule) -> Result<(), String> {
+    pub(crate) fn update_schedule(
+        &mut self,
+        schedule: wire::maintenance::Schedule,
+    ) -> Result<(), String> {
         let scheduled = check_schedule(&schedule)?;
         let before = self.modes();
         for (key, mode) in &before {
@@ -110,7 +127,12 @@ impl Machine {
         for key in &keys {
             match modes.get(key) {
                 Some(Mode::Draining) => {}
-                _ => return Err(format!("machine '{}' ({}) is not in DRAINING mode: schedule it first", key.0, key.1)),
+                _ => {
+                    return Err(format!(
+                        "machine '{}' ({}) is not in DRAINING mode: schedule it first",
+                        key.0, key.1
+                    ));
+                }
             }
         }
         for key in &keys {
@@ -129,7 +151,10 @@ impl Machine {
         let mut modes = self.modes();
         for key in &keys {
             if modes.get(key) != Some(&Mode::Down) {
-                return Err(format!("machine '{}' ({}) is not in DOWN mode", key.0, key.1));
+                return Err(format!(
+                    "machine '{}' ({}) is not in DOWN mode",
+                    key.0, key.1
+                ));
             }
         }
         modes.retain(|key, _| !keys.contains(key));
@@ -138,7 +163,9 @@ impl Machine {
             for window in &mut schedule.windows {
                 window.machine_ids.retain(|id| !keys.contains(&key_of(id)));
             }
-            schedule.windows.retain(|window| !window.machine_ids.is_empty());
+            schedule
+                .windows
+                .retain(|window| !window.machine_ids.is_empty());
         }
         schedules.retain(|schedule| !schedule.windows.is_empty());
         self.set_maintenance(schedules, modes);
@@ -146,15 +173,29 @@ impl Machine {
     }
 
     fn schedules(&self) -> Vec<wire::maintenance::Schedule> {
-        self.state.maintenance().map(|it| it.schedules.clone()).unwrap_or_default()
+        self.state
+            .maintenance()
+            .map(|it| it.schedules.clone())
+            .unwrap_or_default()
     }
 
-    fn set_maintenance(&mut self, schedules: Vec<wire::maintenance::Schedule>, modes: BTreeMap<MachineKey, Mode>) {
+    fn set_maintenance(
+        &mut self,
+        schedules: Vec<wire::maintenance::Schedule>,
+        modes: BTreeMap<MachineKey, Mode>,
+    ) {
         let machines = modes
             .into_iter()
-            .map(|((hostname, ip), mode)| log::Machine { hostname, ip, mode: mode as i32 })
+            .map(|((hostname, ip), mode)| log::Machine {
+                hostname,
+                ip,
+                mode: mode as i32,
+            })
             .collect();
-        self.log(Kind::SetMaintenance(log::SetMaintenance { schedules, machines }));
+        self.log(Kind::SetMaintenance(log::SetMaintenance {
+            schedules,
+            machines,
+        }));
     }
 
     /// Agents whose machine's schedule changed: offers and inverse offers are made anew.
@@ -176,13 +217,18 @@ impl Machine {
     /// One inverse offer to each framework that uses or is offered something of an agent
     /// which is to be maintained, unless one is out or was just answered.
     pub(crate) fn make_inverse_offers(&mut self) {
-        if self.state.maintenance().is_none_or(|it| it.schedules.is_empty()) {
+        if self
+            .state
+            .maintenance()
+            .is_none_or(|it| it.schedules.is_empty())
+        {
             return;
         }
         let mut scheduled = Vec::new();
         for (agent_id, link) in self.agents.iter() {
             if link.connection.is_some()
-                && let Some(unavailability) = self.unavailability(&link.info.hostname, &link.address.ip)
+                && let Some(unavailability) =
+                    self.unavailability(&link.info.hostname, &link.address.ip)
             {
                 scheduled.push((agent_id.clone(), unavailability));
             }
@@ -191,7 +237,9 @@ impl Machine {
         for (agent_id, unavailability) in scheduled {
             for framework_id in self.users_of(&agent_id) {
                 if !self.frameworks.is_connected(&framework_id)
-                    || !self.inverse_offers.may_offer(&agent_id, &framework_id, self.now)
+                    || !self
+                        .inverse_offers
+                        .may_offer(&agent_id, &framework_id, self.now)
                 {
                     continue;
                 }
@@ -206,8 +254,16 @@ impl Machine {
 
     fn users_of(&self, agent_id: &AgentId) -> BTreeSet<FrameworkId> {
         let mut users = self.offers.holders(agent_id);
-        users.extend(self.state.tasks_of_agent(agent_id).map(|(framework_id, _, _)| framework_id.clone()));
-        users.extend(self.state.executors_of_agent(agent_id).map(|(framework_id, _, _)| framework_id.clone()));
+        users.extend(
+            self.state
+                .tasks_of_agent(agent_id)
+                .map(|(framework_id, _, _)| framework_id.clone()),
+        );
+        users.extend(
+            self.state
+                .executors_of_agent(agent_id)
+                .map(|(framework_id, _, _)| framework_id.clone()),
+        );
         users
     }
 
@@ -230,8 +286,11 @@ impl Machine {
             unavailability: *unavailability,
             resources: Vec::new(),
         });
-        self.inverse_offers.insert(number, agent_id.clone(), framework_id.clone());
-        self.out.view.push(ViewChange::InverseOfferAdded(offer.clone()));
+        self.inverse_offers
+            .insert(number, agent_id.clone(), framework_id.clone());
+        self.out
+            .view
+            .push(ViewChange::InverseOfferAdded(offer.clone()));
         offer
     }
 
@@ -248,7 +307,10 @@ impl Machine {
             let Some(number) = self.ids.parse_offer(offer_id.as_str()) else {
                 continue;
             };
-            let own = self.inverse_offers.get(number).is_some_and(|(_, owner)| owner == framework_id);
+            let own = self
+                .inverse_offers
+                .get(number)
+                .is_some_and(|(_, owner)| owner == framework_id);
             if !own {
                 continue;
             }
@@ -256,9 +318,17 @@ impl Machine {
                 continue;
             };
             if let Some(refuse) = refuse {
-                self.inverse_offers.filter(agent_id.clone(), framework_id.clone(), self.now + refuse);
+                self.inverse_offers.filter(
+                    agent_id.clone(),
+                    framework_id.clone(),
+                    self.now + refuse,
+                );
             }
-            self.out.view.push(ViewChange::InverseOfferAnswered { agent_id, framework_id, accepted });
+            self.out.view.push(ViewChange::InverseOfferAnswered {
+                agent_id,
+                framework_id,
+                accepted,
+            });
         }
     }
 
@@ -266,7 +336,10 @@ impl Machine {
     pub(crate) fn withdraw_inverse_offers(&mut self, agent_id: &AgentId) {
         for number in self.inverse_offers.take_agent(agent_id) {
             if let Some((_, framework_id)) = self.take_inverse_offer(number) {
-                self.event(&framework_id, Event::RescindInverseOffer(self.ids.offer_id(number)));
+                self.event(
+                    &framework_id,
+                    Event::RescindInverseOffer(self.ids.offer_id(number)),
+                );
             }
         }
     }
@@ -281,7 +354,9 @@ impl Machine {
 
     fn take_inverse_offer(&mut self, number: u64) -> Option<(AgentId, FrameworkId)> {
         let pair = self.inverse_offers.remove(number)?;
-        self.out.view.push(ViewChange::InverseOfferRemoved(self.ids.offer_id(number)));
+        self.out
+            .view
+            .push(ViewChange::InverseOfferRemoved(self.ids.offer_id(number)));
         Some(pair)
     }
 }
@@ -347,7 +422,10 @@ fn check_schedule(schedule: &wire::maintenance::Schedule) -> Result<BTreeSet<Mac
         for id in &window.machine_ids {
             let key = check_machine(id)?;
             if !keys.insert(key.clone()) {
-                return Err(format!("machine '{}' ({}) is scheduled twice", key.0, key.1));
+                return Err(format!(
+                    "machine '{}' ({}) is scheduled twice",
+                    key.0, key.1
+                ));
             }
         }
     }

@@ -36,7 +36,11 @@ impl Machine {
         let Some(info) = self.framework_infos.get(&accepting.framework_id).cloned() else {
             return Err("the framework is not known".to_owned());
         };
-        self.check_operation(&accepting.agent_id, operation, Some((&info, &accepting.role)))?;
+        self.check_operation(
+            &accepting.agent_id,
+            operation,
+            Some((&info, &accepting.role)),
+        )?;
         if let OperationKind::Destroy { volumes } = &operation.kind {
             self.rescind_offers_with(&accepting.agent_id, volumes);
         }
@@ -63,10 +67,20 @@ impl Machine {
         );
         let framework_id = accepting.framework_id.clone();
         let role = accepting.role.clone();
-        self.commit_operation(&accepting.agent_id, Some((&framework_id, &role)), operation, total);
+        self.commit_operation(
+            &accepting.agent_id,
+            Some((&framework_id, &role)),
+            operation,
+            total,
+        );
         if !stays {
             // It can be used from a later offer on.
-            self.recover(&framework_id, &accepting.agent_id, &conversion.converted, None);
+            self.recover(
+                &framework_id,
+                &accepting.agent_id,
+                &conversion.converted,
+                None,
+            );
         }
         Ok(())
     }
@@ -83,8 +97,11 @@ impl Machine {
         if self.agents.get(agent_id).is_none() {
             return Err(bad(format!("agent_id: no agent '{agent_id}' is admitted")));
         }
-        self.check_operation(agent_id, &operation, None).map_err(bad)?;
-        let conversion = operation.conversion().map_err(|error| bad(error.to_string()))?;
+        self.check_operation(agent_id, &operation, None)
+            .map_err(bad)?;
+        let conversion = operation
+            .conversion()
+            .map_err(|error| bad(error.to_string()))?;
         if let OperationKind::Destroy { volumes } = &operation.kind {
             self.rescind_offers_with(agent_id, volumes);
         }
@@ -110,7 +127,9 @@ impl Machine {
             }
             self.rescind_filtered(number, Some(OPERATOR_REFUSE));
         }
-        let total = self.converted_total(agent_id, &conversion).map_err(|_| conflict())?;
+        let total = self
+            .converted_total(agent_id, &conversion)
+            .map_err(|_| conflict())?;
         self.allocator.set_agent_total(agent_id, &total);
         self.commit_operation(agent_id, None, &operation, total);
         self.allocation.trigger(self.now);
@@ -131,7 +150,11 @@ impl Machine {
         link.total.difference(&taken)
     }
 
-    fn converted_total(&self, agent_id: &AgentId, conversion: &Conversion) -> Result<Resources, String> {
+    fn converted_total(
+        &self,
+        agent_id: &AgentId,
+        conversion: &Conversion,
+    ) -> Result<Resources, String> {
         let Some(link) = self.agents.get(agent_id) else {
             return Err(format!("agent '{agent_id}' is not known"));
         };
@@ -140,7 +163,9 @@ impl Machine {
             consumed: conversion.consumed.unallocate(),
             converted: conversion.converted.unallocate(),
         };
-        total.apply(&conversion).map_err(|error| error.to_string())?;
+        total
+            .apply(&conversion)
+            .map_err(|error| error.to_string())?;
         Ok(total)
     }
 
@@ -160,9 +185,18 @@ impl Machine {
             agent_id: agent_id.as_str().to_owned(),
             total: wire_total.clone(),
         }));
-        let framework_id = origin.map(|(framework_id, _)| framework_id.as_str().to_owned()).unwrap_or_default();
+        let framework_id = origin
+            .map(|(framework_id, _)| framework_id.as_str().to_owned())
+            .unwrap_or_default();
         if let (Some((framework_id, role)), Some(id)) = (origin, &operation.id) {
-            self.put_operation(&uuid, framework_id, agent_id, id.as_str(), info_payload.clone(), role.as_str());
+            self.put_operation(
+                &uuid,
+                framework_id,
+                agent_id,
+                id.as_str(),
+                info_payload.clone(),
+                role.as_str(),
+            );
         }
         self.order(
             agent_id,
@@ -171,7 +205,11 @@ impl Machine {
                 framework_id,
                 info_payload,
                 total: wire_total,
-                operation_id: operation.id.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
+                operation_id: operation
+                    .id
+                    .as_ref()
+                    .map(|id| id.as_str().to_owned())
+                    .unwrap_or_default(),
             }),
         );
     }
@@ -182,7 +220,9 @@ impl Machine {
         for number in self.offers.of_agent(agent_id) {
             let holds = self.offers.get(number).is_some_and(|offer| {
                 let resources = offer.resources.unallocate();
-                volumes.iter().any(|volume| resources.contains_resource(volume))
+                volumes
+                    .iter()
+                    .any(|volume| resources.contains_resource(volume))
             });
             if holds {
                 self.rescind(number);
@@ -207,7 +247,8 @@ impl Machine {
             principal: framework.and_then(|(info, _)| info.principal.as_ref()),
             roles: framework.map(|(info, _)| &info.roles),
             allocation_role: framework.map(|(_, role)| role),
-            shared_resources: framework.is_none_or(|(info, _)| info.is(Capability::SharedResources)),
+            shared_resources: framework
+                .is_none_or(|(info, _)| info.is(Capability::SharedResources)),
             agent_capabilities: link.capabilities.mesos,
             agent_total: &link.total,
         };

@@ -39,7 +39,10 @@ impl Offers {
             .entry(offer.framework_id.clone())
             .or_default()
             .insert(number);
-        self.by_agent.entry(offer.agent_id.clone()).or_default().insert(number);
+        self.by_agent
+            .entry(offer.agent_id.clone())
+            .or_default()
+            .insert(number);
         if let Some(expires) = expires {
             self.by_age.insert(number, expires);
         }
@@ -84,7 +87,9 @@ impl Offers {
 
     /// Every offer, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Outstanding)> {
-        self.by_number.iter().map(|(number, offer)| (*number, offer))
+        self.by_number
+            .iter()
+            .map(|(number, offer)| (*number, offer))
     }
 
     pub(crate) fn check_invariants(&self) {
@@ -99,7 +104,10 @@ impl Offers {
         }
         let mut before = Instant::ZERO;
         for (number, expires) in &self.by_age {
-            assert!(self.by_number.contains_key(number), "offer {number} has an age only");
+            assert!(
+                self.by_number.contains_key(number),
+                "offer {number} has an age only"
+            );
             assert!(*expires >= before, "offers: a younger one expires first");
             before = *expires;
         }
@@ -116,7 +124,8 @@ fn remove_from<K: Ord>(index: &mut BTreeMap<K, BTreeSet<u64>>, key: &K, number: 
 }
 
 fn numbers(set: Option<&BTreeSet<u64>>) -> Vec<u64> {
-    set.map(|set| set.iter().copied().collect()).unwrap_or_default()
+    set.map(|set| set.iter().copied().collect())
+        .unwrap_or_default()
 }
 
 /// When an offer made now is rescinded.

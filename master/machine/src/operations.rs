@@ -97,7 +97,11 @@ impl Machine {
             self.counters.add(Counter::InvalidOperationStatusUpdates);
             return;
         };
-        let uuid = status.uuid.as_ref().map(|uuid| uuid.value.clone()).unwrap_or_default();
+        let uuid = status
+            .uuid
+            .as_ref()
+            .map(|uuid| uuid.value.clone())
+            .unwrap_or_default();
         let row = self
             .state
             .operation(&update.operation_uuid)
@@ -117,9 +121,13 @@ impl Machine {
         let payload = Bytes::from(status.encode_to_vec());
         if row.status_payload != payload || row.state != status.state {
             match OperationState::try_from(status.state) {
-                Ok(OperationState::OperationFinished) => self.counters.add(Counter::OperationsFinished),
+                Ok(OperationState::OperationFinished) => {
+                    self.counters.add(Counter::OperationsFinished)
+                }
                 Ok(OperationState::OperationFailed) => self.counters.add(Counter::OperationsFailed),
-                Ok(OperationState::OperationDropped) => self.counters.add(Counter::OperationsDropped),
+                Ok(OperationState::OperationDropped) => {
+                    self.counters.add(Counter::OperationsDropped)
+                }
                 _ => {}
             }
             self.log(Kind::UpdateOperation(log::UpdateOperation {
@@ -128,7 +136,10 @@ impl Machine {
                 state: status.state,
             }));
         }
-        self.event(&framework_id, Event::UpdateOperationStatus(Box::new(status)));
+        self.event(
+            &framework_id,
+            Event::UpdateOperationStatus(Box::new(status)),
+        );
     }
 
     /// ACKNOWLEDGE_OPERATION_STATUS: a terminal one removes the operation.
@@ -139,21 +150,26 @@ impl Machine {
         operation_id: &OperationId,
         uuid: Bytes,
     ) {
-        self.counters.add(Counter::MessagesOperationStatusUpdateAcknowledgement);
+        self.counters
+            .add(Counter::MessagesOperationStatusUpdateAcknowledgement);
         let row = self
             .state
             .operations_of_framework(framework_id)
-            .find(|row| row.operation_id == operation_id.as_str() && row.agent_id == agent_id.as_str())
+            .find(|row| {
+                row.operation_id == operation_id.as_str() && row.agent_id == agent_id.as_str()
+            })
             .cloned();
         let acknowledged = row.filter(|row| {
             let status = status_of(row);
             status.uuid.is_some_and(|waiting| waiting.value == uuid)
         });
         let Some(row) = acknowledged.filter(|_| self.agents.is_attached(agent_id)) else {
-            self.counters.add(Counter::InvalidOperationStatusUpdateAcknowledgements);
+            self.counters
+                .add(Counter::InvalidOperationStatusUpdateAcknowledgements);
             return;
         };
-        self.counters.add(Counter::ValidOperationStatusUpdateAcknowledgements);
+        self.counters
+            .add(Counter::ValidOperationStatusUpdateAcknowledgements);
         if is_terminal(row.state) {
             self.log(Kind::RemoveOperation(log::RemoveOperation {
                 operation_uuid: row.uuid.clone(),
@@ -162,8 +178,13 @@ impl Machine {
         self.acknowledge_operation_at_agent(agent_id, &row.uuid, uuid);
     }
 
-    fn acknowledge_operation_at_agent(&mut self, agent_id: &AgentId, operation_uuid: &str, uuid: Bytes) {
-        self.to_agent(
+    fn acknowledge_operation_at_agent(
+        &mut self,
+        agent_id: &AgentId,
+        operation_uuid: &str,
+        uuid: Bytes,
+    ) {
+        self.send_agent(
             agent_id,
             ToAgent::AcknowledgeOperation(link::AcknowledgeOperation {
                 operation_uuid: operation_uuid.to_owned(),
@@ -187,7 +208,14 @@ impl Machine {
             };
             let status = wire::OperationStatus {
                 state: state as i32,
-                message: Some(if gone { "Agent is gone" } else { "Agent is unreachable" }.to_owned()),
+                message: Some(
+                    if gone {
+                        "Agent is gone"
+                    } else {
+                        "Agent is unreachable"
+                    }
+                    .to_owned(),
+                ),
                 uuid: None,
                 ..status_of(&row)
             };
@@ -197,7 +225,10 @@ impl Machine {
                 state: state as i32,
             }));
             let framework_id = FrameworkId::from(row.framework_id.as_str());
-            self.event(&framework_id, Event::UpdateOperationStatus(Box::new(status)));
+            self.event(
+                &framework_id,
+                Event::UpdateOperationStatus(Box::new(status)),
+            );
         }
     }
 

@@ -19,7 +19,10 @@ pub(crate) struct Refused {
 
 impl Refused {
     pub(crate) fn new(status: Status, message: impl Into<String>) -> Refused {
-        Refused { status, message: message.into() }
+        Refused {
+            status,
+            message: message.into(),
+        }
     }
 }
 
@@ -39,27 +42,42 @@ impl Machine {
         match input.request {
             OperatorRequest::Teardown { framework_id } => {
                 if !self.is_live(&framework_id) {
-                    return Err(bad(format!("framework_id: no framework '{framework_id}' is active")));
+                    return Err(bad(format!(
+                        "framework_id: no framework '{framework_id}' is active"
+                    )));
                 }
                 self.remove_framework(&framework_id);
             }
             OperatorRequest::MarkAgentGone { agent_id } => self.mark_gone(&agent_id)?,
             OperatorRequest::DeactivateAgent { agent_id } => self.deactivate_agent(&agent_id)?,
             OperatorRequest::ReactivateAgent { agent_id } => self.reactivate_agent(&agent_id)?,
-            OperatorRequest::DrainAgent { agent_id, max_grace_period_ns, mark_gone } => {
+            OperatorRequest::DrainAgent {
+                agent_id,
+                max_grace_period_ns,
+                mark_gone,
+            } => {
                 self.drain_agent(&agent_id, max_grace_period_ns, mark_gone)?;
             }
-            OperatorRequest::UpdateWeights { weights } => self.update_weights(&weights).map_err(bad)?,
+            OperatorRequest::UpdateWeights { weights } => {
+                self.update_weights(&weights).map_err(bad)?
+            }
             OperatorRequest::UpdateQuota { force, configs } => self.update_quota(force, configs)?,
-            OperatorRequest::AgentOperation { agent_id, operation } => {
+            OperatorRequest::AgentOperation {
+                agent_id,
+                operation,
+            } => {
                 self.operator_operation(&agent_id, &operation)?;
                 return Ok(Status::Accepted);
             }
             OperatorRequest::UpdateMaintenanceSchedule { schedule } => {
                 self.update_schedule(schedule).map_err(bad)?;
             }
-            OperatorRequest::StartMaintenance { machines } => self.start_maintenance(&machines).map_err(bad)?,
-            OperatorRequest::StopMaintenance { machines } => self.stop_maintenance(&machines).map_err(bad)?,
+            OperatorRequest::StartMaintenance { machines } => {
+                self.start_maintenance(&machines).map_err(bad)?
+            }
+            OperatorRequest::StopMaintenance { machines } => {
+                self.stop_maintenance(&machines).map_err(bad)?
+            }
         }
         Ok(Status::Ok)
     }
@@ -93,14 +111,20 @@ impl Machine {
 
     fn reactivate_agent(&mut self, agent_id: &AgentId) -> Result<(), Refused> {
         let row = self.admitted(agent_id)?;
-        if row.drain.is_some_and(|drain| drain.state != DrainState::Drained as i32) {
+        if row
+            .drain
+            .is_some_and(|drain| drain.state != DrainState::Drained as i32)
+        {
             return Err(Refused::new(
                 Status::BadRequest,
                 format!("agent '{agent_id}' is still draining: wait until it is drained"),
             ));
         }
         if row.drain.is_some() {
-            let cancel = log::Drain { cancel: true, ..log::Drain::default() };
+            let cancel = log::Drain {
+                cancel: true,
+                ..log::Drain::default()
+            };
             self.order(agent_id, log::command::Kind::Drain(cancel));
         }
         self.set_activation(agent_id, false, None);
@@ -121,13 +145,22 @@ impl Machine {
             wall_began: Some(self.wall.as_secs()),
         };
         self.set_activation(agent_id, true, Some(drain));
-        let order = log::Drain { max_grace_period_ns, mark_gone, cancel: false };
+        let order = log::Drain {
+            max_grace_period_ns,
+            mark_gone,
+            cancel: false,
+        };
         self.order(agent_id, log::command::Kind::Drain(order));
         self.check_drained(agent_id);
         Ok(())
     }
 
-    fn set_activation(&mut self, agent_id: &AgentId, deactivated: bool, drain: Option<log::DrainInfo>) {
+    fn set_activation(
+        &mut self,
+        agent_id: &AgentId,
+        deactivated: bool,
+        drain: Option<log::DrainInfo>,
+    ) {
         self.log(Kind::SetAgentActivation(log::SetAgentActivation {
             agent_id: agent_id.as_str().to_owned(),
             deactivated,
@@ -145,5 +178,8 @@ impl Machine {
 }
 
 fn unknown_agent(agent_id: &AgentId) -> Refused {
-    Refused::new(Status::NotFound, format!("agent_id: no agent '{agent_id}' is admitted"))
+    Refused::new(
+        Status::NotFound,
+        format!("agent_id: no agent '{agent_id}' is admitted"),
+    )
 }

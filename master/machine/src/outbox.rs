@@ -178,8 +178,16 @@ mod tests {
     #[test]
     fn nothing_leaves_before_its_commit() {
         let mut outbox = Outbox::new(4);
-        assert!(outbox.push(5, vec![message(A, Needs::Committed, "one")]).is_empty());
-        assert!(outbox.push(6, vec![message(B, Needs::Committed, "two")]).is_empty());
+        assert!(
+            outbox
+                .push(5, vec![message(A, Needs::Committed, "one")])
+                .is_empty()
+        );
+        assert!(
+            outbox
+                .push(6, vec![message(B, Needs::Committed, "two")])
+                .is_empty()
+        );
         assert!(outbox.committed(4).is_empty());
         assert_eq!(texts(outbox.committed(5)), ["one"]);
         assert_eq!(texts(outbox.committed(9)), ["two"]);
@@ -191,7 +199,11 @@ mod tests {
         let mut outbox = Outbox::new(0);
         assert!(outbox.push(7, vec![]).is_empty());
         // The shell gives the last index it knows of; a stale one changes nothing.
-        assert!(outbox.push(3, vec![message(A, Needs::Committed, "late")]).is_empty());
+        assert!(
+            outbox
+                .push(3, vec![message(A, Needs::Committed, "late")])
+                .is_empty()
+        );
         assert!(outbox.committed(6).is_empty());
         assert_eq!(texts(outbox.committed(7)), ["late"]);
     }
@@ -199,7 +211,10 @@ mod tests {
     #[test]
     fn what_is_durable_already_leaves_at_once() {
         let mut outbox = Outbox::new(3);
-        assert_eq!(texts(outbox.push(3, vec![message(A, Needs::Committed, "now")])), ["now"]);
+        assert_eq!(
+            texts(outbox.push(3, vec![message(A, Needs::Committed, "now")])),
+            ["now"]
+        );
     }
 
     #[test]
@@ -224,9 +239,17 @@ mod tests {
     #[test]
     fn a_confirmation_begun_earlier_does_not_count() {
         let mut outbox = Outbox::new(3);
-        assert!(outbox.push(3, vec![message(A, Needs::Leadership, "first")]).is_empty());
+        assert!(
+            outbox
+                .push(3, vec![message(A, Needs::Leadership, "first")])
+                .is_empty()
+        );
         let earlier = outbox.ask_confirmation().expect("something waits");
-        assert!(outbox.push(3, vec![message(B, Needs::Leadership, "second")]).is_empty());
+        assert!(
+            outbox
+                .push(3, vec![message(B, Needs::Leadership, "second")])
+                .is_empty()
+        );
         assert_eq!(texts(outbox.confirmed(earlier)), ["first"]);
         let later = outbox.ask_confirmation().expect("the second waits");
         assert_eq!(texts(outbox.confirmed(later)), ["second"]);
@@ -235,7 +258,11 @@ mod tests {
     #[test]
     fn leadership_needs_the_commit_too() {
         let mut outbox = Outbox::new(3);
-        assert!(outbox.push(4, vec![message(A, Needs::Leadership, "both")]).is_empty());
+        assert!(
+            outbox
+                .push(4, vec![message(A, Needs::Leadership, "both")])
+                .is_empty()
+        );
         let ticket = outbox.ask_confirmation().expect("something waits");
         assert!(outbox.confirmed(ticket).is_empty());
         assert_eq!(texts(outbox.committed(4)), ["both"]);

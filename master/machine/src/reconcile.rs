@@ -15,11 +15,7 @@ use crate::statuses::{self, Verdict};
 
 impl Machine {
     /// Explicit RECONCILE of the tasks named, or of all active ones when none is.
-    pub(crate) fn reconcile(
-        &mut self,
-        framework_id: &FrameworkId,
-        tasks: &[ReconcileTask],
-    ) {
+    pub(crate) fn reconcile(&mut self, framework_id: &FrameworkId, tasks: &[ReconcileTask]) {
         self.counters.add(Counter::MessagesReconcileTasks);
         if tasks.is_empty() {
             let known: Vec<TaskId> = self
@@ -72,9 +68,11 @@ impl Machine {
                 "Reconciliation: Task is gone",
                 None,
             ),
-            Some((log::AgentState::Unspecified, _)) | None => {
-                (TaskState::TaskUnknown, "Reconciliation: Task is unknown", None)
-            }
+            Some((log::AgentState::Unspecified, _)) | None => (
+                TaskState::TaskUnknown,
+                "Reconciliation: Task is unknown",
+                None,
+            ),
         };
         let mut status = Verdict {
             task_id: task_id.as_str(),
@@ -86,7 +84,11 @@ impl Machine {
         }
         .status();
         status.unreachable_time = unreachable_time.map(WallTime::to_wire);
-        self.event_needing(framework_id, Event::Update(Box::new(status)), Needs::Leadership);
+        self.event_needing(
+            framework_id,
+            Event::Update(Box::new(status)),
+            Needs::Leadership,
+        );
     }
 
     fn reconcile_known(&mut self, framework_id: &FrameworkId, task_id: &TaskId) -> bool {
@@ -108,7 +110,11 @@ impl Machine {
             wall: self.wall,
         };
         let status = statuses::of_known_task(row, state, &verdict);
-        self.event_needing(framework_id, Event::Update(Box::new(status)), Needs::Leadership);
+        self.event_needing(
+            framework_id,
+            Event::Update(Box::new(status)),
+            Needs::Leadership,
+        );
         true
     }
 
@@ -132,13 +138,25 @@ impl Machine {
             }
             return;
         }
-        for ReconcileOperation { operation_id, agent_id, .. } in operations.iter().take(self.config.max_reconcile_tasks) {
-            if let Some(row) = known.iter().find(|row| row.operation_id == operation_id.as_str()) {
+        for ReconcileOperation {
+            operation_id,
+            agent_id,
+            ..
+        } in operations.iter().take(self.config.max_reconcile_tasks)
+        {
+            if let Some(row) = known
+                .iter()
+                .find(|row| row.operation_id == operation_id.as_str())
+            {
                 self.answer_operation(framework_id, row);
                 continue;
             }
-            let row = agent_id.as_ref().and_then(|agent_id| self.state.agent(agent_id));
-            let awaited = agent_id.as_ref().is_some_and(|agent_id| self.agents.is_recovered(agent_id));
+            let row = agent_id
+                .as_ref()
+                .and_then(|agent_id| self.state.agent(agent_id));
+            let awaited = agent_id
+                .as_ref()
+                .is_some_and(|agent_id| self.agents.is_recovered(agent_id));
             let state = match row.map(|row| row.state()) {
                 _ if awaited => OperationState::OperationRecovering,
                 Some(log::AgentState::Unreachable) => OperationState::OperationUnreachable,
@@ -152,13 +170,21 @@ impl Machine {
                 agent_id: agent_id.as_ref().map(AgentId::to_wire),
                 ..wire::OperationStatus::default()
             };
-            self.event_needing(framework_id, Event::UpdateOperationStatus(Box::new(status)), Needs::Leadership);
+            self.event_needing(
+                framework_id,
+                Event::UpdateOperationStatus(Box::new(status)),
+                Needs::Leadership,
+            );
         }
     }
 
     fn answer_operation(&mut self, framework_id: &FrameworkId, row: &log::OfferOperation) {
         let mut status = crate::operations::status_of(row);
         status.uuid = None;
-        self.event_needing(framework_id, Event::UpdateOperationStatus(Box::new(status)), Needs::Leadership);
+        self.event_needing(
+            framework_id,
+            Event::UpdateOperationStatus(Box::new(status)),
+            Needs::Leadership,
+        );
     }
 }

@@ -19,17 +19,24 @@ const MAX_WEIGHT_MICRO: u64 = 1_000_000_000_000_000;
 impl Machine {
     /// Weights, quotas of the state, at birth.
     pub(crate) fn recover_settings(&mut self) {
-        let weights: Vec<(Role, u64)> =
-            self.state.weights().map(|(role, micro)| (Role::from(role), micro)).collect();
+        let weights: Vec<(Role, u64)> = self
+            .state
+            .weights()
+            .map(|(role, micro)| (Role::from(role), micro))
+            .collect();
         for (role, micro) in weights {
             self.allocator.set_weight(role, micro);
         }
-        let quotas: Vec<wire::quota::QuotaConfig> =
-            self.state.quotas().map(|(_, quota)| wire::quota::QuotaConfig::clone(quota)).collect();
+        let quotas: Vec<wire::quota::QuotaConfig> = self
+            .state
+            .quotas()
+            .map(|(_, quota)| wire::quota::QuotaConfig::clone(quota))
+            .collect();
         for config in quotas {
             // What is in the log was read before.
             let quota = read_quota(&config).ok();
-            self.allocator.set_quota(Role::from(config.role.as_str()), quota);
+            self.allocator
+                .set_quota(Role::from(config.role.as_str()), quota);
         }
     }
 
@@ -45,13 +52,18 @@ impl Machine {
                 return Err(format!("role '{name}' is named twice"));
             }
             if !(1..=MAX_WEIGHT_MICRO).contains(micro) {
-                return Err(format!("weight of '{name}': expected 0.000001 to 1000000000"));
+                return Err(format!(
+                    "weight of '{name}': expected 0.000001 to 1000000000"
+                ));
             }
         }
         self.log(Kind::SetWeights(log::SetWeights {
             weights: weights
                 .iter()
-                .map(|(role, micro)| log::Weight { role: role.clone(), micro: *micro })
+                .map(|(role, micro)| log::Weight {
+                    role: role.clone(),
+                    micro: *micro,
+                })
                 .collect(),
         }));
         for (role, micro) in weights {
@@ -71,9 +83,13 @@ impl Machine {
         let bad = |message: String| Refused::new(Status::BadRequest, message);
         let mut quotas = BTreeMap::new();
         for config in &configs {
-            role::validate(&config.role).map_err(|error| bad(format!("role '{}': {error}", config.role)))?;
+            role::validate(&config.role)
+                .map_err(|error| bad(format!("role '{}': {error}", config.role)))?;
             if config.role == "*" || config.role.contains('/') {
-                return Err(bad(format!("role '{}': quota is set on top-level roles only", config.role)));
+                return Err(bad(format!(
+                    "role '{}': quota is set on top-level roles only",
+                    config.role
+                )));
             }
             let quota = read_quota(config).map_err(bad)?;
             if quotas.insert(config.role.clone(), quota).is_some() {
@@ -103,7 +119,9 @@ impl Machine {
         }
         let mut guaranteed = Quantities::new();
         for (role, config) in self.state.quotas() {
-            if !quotas.contains_key(role) && let Ok(quota) = read_quota(config) {
+            if !quotas.contains_key(role)
+                && let Ok(quota) = read_quota(config)
+            {
                 guaranteed.add(&quota.guarantees);
             }
         }
@@ -138,7 +156,10 @@ impl Machine {
                 }
             }
         }
-        let tasks = self.state.tasks().filter(|(_, _, task)| holds_resources(task));
+        let tasks = self
+            .state
+            .tasks()
+            .filter(|(_, _, task)| holds_resources(task));
         let tasks = tasks.map(|(_, _, task)| &task.resources);
         let executors = self.state.executors().map(|executor| &executor.resources);
         for resources in tasks.chain(executors) {

@@ -2,11 +2,11 @@
 //! forwarded to the framework, as logged (behaviour section 5).
 
 use bytes::Bytes;
+use tepui_model::log;
 use tepui_model::task;
 use tepui_model::time::WallTime;
 use tepui_model::wire::task_status::{Reason, Source};
 use tepui_model::wire::{self, TaskState};
-use tepui_model::log;
 
 /// What the master says of a task: source MASTER, no uuid, so never acknowledged.
 pub(crate) struct Verdict<'a> {
@@ -44,7 +44,11 @@ pub(crate) fn is_terminal(state: i32) -> bool {
 
 /// What a reconciliation or the return of an agent tells of a task that is known:
 /// `state`, and from its newest status health, check and container.
-pub(crate) fn of_known_task(task: &log::Task, state: i32, verdict: &Verdict<'_>) -> wire::TaskStatus {
+pub(crate) fn of_known_task(
+    task: &log::Task,
+    state: i32,
+    verdict: &Verdict<'_>,
+) -> wire::TaskStatus {
     let newest = task.statuses.last();
     let mut status = verdict.status();
     status.state = state;

@@ -10,13 +10,13 @@ use tepui_model::call::Subscribe;
 use tepui_model::event::Event;
 use tepui_model::framework::FrameworkInfo;
 use tepui_model::id::{FrameworkId, Principal};
+use tepui_model::link;
+use tepui_model::link::master_message::Kind as ToAgent;
 use tepui_model::log;
 use tepui_model::log::operation::Kind;
 use tepui_model::offer::FrameworkFormat;
 use tepui_model::role::Role;
 use tepui_model::wire;
-use tepui_model::link::master_message::Kind as ToAgent;
-use tepui_model::link;
 
 use crate::counters::Counter;
 use crate::frameworks::Session;
@@ -33,11 +33,18 @@ impl Machine {
                 to: Destination::Scheduler(connection),
                 message: Message::Event {
                     event: Arc::new(Event::Error(message.clone())),
-                    format: FrameworkFormat { multi_role: true, refinement: true },
+                    format: FrameworkFormat {
+                        multi_role: true,
+                        refinement: true,
+                    },
                 },
                 needs: Needs::Leadership,
             });
-            self.close(Destination::Scheduler(connection), Status::BadRequest, &message);
+            self.close(
+                Destination::Scheduler(connection),
+                Status::BadRequest,
+                &message,
+            );
         }
     }
 
@@ -62,9 +69,14 @@ impl Machine {
             transport: input.transport,
             format: FrameworkFormat::of(&info),
         };
-        let known = info.id.clone().filter(|id| self.state.framework(id).is_some());
+        let known = info
+            .id
+            .clone()
+            .filter(|id| self.state.framework(id).is_some());
         match known {
-            Some(framework_id) => self.resubscribe(&framework_id, info, &suppressed, constraints, session)?,
+            Some(framework_id) => {
+                self.resubscribe(&framework_id, info, &suppressed, constraints, session)?
+            }
             None => self.subscribe_new(info, &suppressed, constraints, session),
         }
         Ok(())
@@ -79,9 +91,14 @@ impl Machine {
     ) -> Result<(), String> {
         info.validate().map_err(|error| error.to_string())?;
         if let Some(allowed) = &self.config.roles
-            && let Some(role) = info.roles.iter().find(|role| !role.is_star() && !allowed.contains(role.as_str()))
+            && let Some(role) = info
+                .roles
+                .iter()
+                .find(|role| !role.is_star() && !allowed.contains(role.as_str()))
         {
-            return Err(format!("framework_info.roles: '{role}' is not in the master's --roles"));
+            return Err(format!(
+                "framework_info.roles: '{role}' is not in the master's --roles"
+            ));
         }
         if info.user == "root" && !self.config.root_submissions {
             return Err("framework_info.user is 'root', and --root_submissions is off".to_owned());
@@ -91,14 +108,22 @@ impl Machine {
         {
             return Err("Framework has been removed".to_owned());
         }
-        info.validate_suppressed(suppressed).map_err(|error| error.to_string())?;
+        info.validate_suppressed(suppressed)
+            .map_err(|error| error.to_string())?;
         if let Some(constraints) = constraints {
-            info.validate_constraints(constraints).map_err(|error| error.to_string())?;
+            info.validate_constraints(constraints)
+                .map_err(|error| error.to_string())?;
         }
         Ok(())
     }
 
-    fn subscribe_new(&mut self, info: FrameworkInfo, suppressed: &[Role], constraints: Bytes, session: Session) {
+    fn subscribe_new(
+        &mut self,
+        info: FrameworkInfo,
+        suppressed: &[Role],
+        constraints: Bytes,
+        session: Session,
+    ) {
         self.counters.add(Counter::MessagesRegisterFramework);
         // An id that this cluster does not know is taken as it is (section 2.2).
         let framework_id = match info.id.clone() {
@@ -113,11 +138,16 @@ impl Machine {
                 suppressed_roles: names(suppressed),
                 wall_registered: self.wall.as_secs(),
                 offer_constraints_payload: constraints,
-                principal: info.principal.as_ref().map(|it| it.as_str().to_owned()).unwrap_or_default(),
+                principal: info
+                    .principal
+                    .as_ref()
+                    .map(|it| it.as_str().to_owned())
+                    .unwrap_or_default(),
                 ..log::Framework::default()
             }),
         }));
-        self.framework_infos.insert(framework_id.clone(), Arc::new(info));
+        self.framework_infos
+            .insert(framework_id.clone(), Arc::new(info));
         let spec = self.framework_spec(&framework_id, false);
         self.allocator.add_framework(&framework_id, spec);
         self.open_session(&framework_id, session);
@@ -145,7 +175,9 @@ impl Machine {
         let info = match &known {
             Some(known) => {
                 // Strictly only by UPDATE_FRAMEWORK: here user and checkpoint stay silently.
-                known.validate_update(&info, false).map_err(|error| error.to_string())?;
+                known
+                    .validate_update(&info, false)
+                    .map_err(|error| error.to_string())?;
                 known.updated(&info).with_id(framework_id)
             }
             None => info,
@@ -204,12 +236,19 @@ impl Machine {
             row.info_payload = info.payload.clone();
             row.suppressed_roles = suppressed_roles;
             row.offer_constraints_payload = constraints;
-            self.log(Kind::PutFramework(log::PutFramework { framework: Some(row) }));
+            self.log(Kind::PutFramework(log::PutFramework {
+                framework: Some(row),
+            }));
         }
-        self.framework_infos.insert(framework_id.clone(), Arc::new(info));
+        self.framework_infos
+            .insert(framework_id.clone(), Arc::new(info));
         // Offers for roles that were left are rescinded; tasks run on.
         for number in self.offers.of_framework(framework_id) {
-            if self.offers.get(number).is_some_and(|offer| lost.contains(&offer.role)) {
+            if self
+                .offers
+                .get(number)
+                .is_some_and(|offer| lost.contains(&offer.role))
+            {
                 self.rescind(number);
             }
         }
@@ -230,10 +269,14 @@ impl Machine {
             .state
             .tasks_of_framework(framework_id)
             .map(|(_, task)| task.agent_id.clone())
-            .chain(self.state.executors_of_framework(framework_id).map(|it| it.agent_id.clone()))
+            .chain(
+                self.state
+                    .executors_of_framework(framework_id)
+                    .map(|it| it.agent_id.clone()),
+            )
             .collect();
         for agent_id in agents {
-            self.to_agent(
+            self.send_agent(
                 &agent_id.into(),
                 ToAgent::UpdateFramework(link::UpdateFramework {
                     framework_id: framework_id.as_str().to_owned(),
@@ -245,7 +288,12 @@ impl Machine {
 
     fn open_session(&mut self, framework_id: &FrameworkId, session: Session) {
         let transport = session.transport;
-        let before = self.frameworks.open(framework_id, session, self.now, self.config.heartbeat_interval);
+        let before = self.frameworks.open(
+            framework_id,
+            session,
+            self.now,
+            self.config.heartbeat_interval,
+        );
         debug_assert!(before.is_none(), "an older session was not closed");
         self.out.view.push(ViewChange::Framework {
             framework_id: framework_id.clone(),
@@ -275,17 +323,27 @@ impl Machine {
         let Some(known) = self.framework_infos.get(framework_id).cloned() else {
             return Err(format!("framework '{framework_id}' is not known"));
         };
-        update.check_principal(principal).map_err(|invalid| invalid.message)?;
+        update
+            .check_principal(principal)
+            .map_err(|invalid| invalid.message)?;
         let mut info = update.framework_info;
         if let (None, Some(principal)) = (&info.principal, &known.principal) {
             info = info.with_principal(principal);
         }
         let suppressed = update.suppressed_roles;
         self.check_framework(&info, &suppressed, update.offer_constraints.as_deref())?;
-        known.validate_update(&info, true).map_err(|error| error.to_string())?;
+        known
+            .validate_update(&info, true)
+            .map_err(|error| error.to_string())?;
         let info = info.with_id(framework_id);
-        self.frameworks.set_format(framework_id, FrameworkFormat::of(&info));
-        self.change_framework(framework_id, info, &suppressed, update.offer_constraints_payload);
+        self.frameworks
+            .set_format(framework_id, FrameworkFormat::of(&info));
+        self.change_framework(
+            framework_id,
+            info,
+            &suppressed,
+            update.offer_constraints_payload,
+        );
         self.allocation.trigger(self.now);
         Ok(())
     }
@@ -294,7 +352,12 @@ impl Machine {
 
     /// SUPPRESS and REVIVE: `roles` empty = all. A role that is not the framework's makes
     /// the whole call do nothing.
-    pub(crate) fn set_suppressed(&mut self, framework_id: &FrameworkId, roles: &[Role], suppress: bool) {
+    pub(crate) fn set_suppressed(
+        &mut self,
+        framework_id: &FrameworkId,
+        roles: &[Role],
+        suppress: bool,
+    ) {
         let Some(info) = self.framework_infos.get(framework_id).cloned() else {
             return;
         };

@@ -79,7 +79,11 @@ impl Machine {
         let held = holds_resources(row);
         let newest = latest.unwrap_or(status.state);
         // Except that an unreachable one may come back, whatever was said of it.
-        let state = if is_terminal(row.state) && !row.unreachable { row.state } else { newest };
+        let state = if is_terminal(row.state) && !row.unreachable {
+            row.state
+        } else {
+            newest
+        };
         let ends = !is_terminal(row.state) && is_terminal(state) && !unreachable;
         let agent_id = AgentId::from(row.agent_id.as_str());
         if ends {
@@ -99,7 +103,8 @@ impl Machine {
         if held != holds {
             let resources = Resources::from_wire(&row.resources).unwrap_or_default();
             if holds {
-                self.allocator.add_allocation(framework_id, &agent_id, &resources);
+                self.allocator
+                    .add_allocation(framework_id, &agent_id, &resources);
             } else {
                 self.release(framework_id, &agent_id, &resources);
             }
@@ -218,7 +223,10 @@ impl Machine {
             _ => return,
         };
         self.counters.add(counter);
-        self.counters
-            .add_terminal(status.state, status.source.unwrap_or_default(), status.reason);
+        self.counters.add_terminal(
+            status.state,
+            status.source.unwrap_or_default(),
+            status.reason,
+        );
     }
 }

@@ -56,9 +56,16 @@ impl<K: Ord + Clone> Timers<K> {
 
     /// Both indexes tell the same.
     pub(crate) fn check_invariants(&self) {
-        assert_eq!(self.by_time.len(), self.by_key.len(), "timers: indexes differ");
+        assert_eq!(
+            self.by_time.len(),
+            self.by_key.len(),
+            "timers: indexes differ"
+        );
         for (at, key) in &self.by_time {
-            assert!(self.by_key.get(key) == Some(at), "timers: a key is indexed at another time");
+            assert!(
+                self.by_key.get(key) == Some(at),
+                "timers: a key is indexed at another time"
+            );
         }
     }
 }

@@ -64,7 +64,7 @@ impl Machine {
                 self.counters.add(Counter::SlaveUnreachableScheduled);
                 self.mark_unreachable(&agent_id, "it did not answer pings");
             } else {
-                self.to_agent(&agent_id, ToAgent::Ping(link::Ping { connected: true }));
+                self.send_agent(&agent_id, ToAgent::Ping(link::Ping { connected: true }));
             }
         }
     }
@@ -111,7 +111,11 @@ impl Machine {
         self.counters.add(Counter::SlaveRemovals);
         self.counters.add(Counter::SlaveRemovalsReasonUnhealthy);
         if let Some(connection) = link.connection {
-            self.close(Destination::Agent(connection), Status::Unavailable, &message);
+            self.close(
+                Destination::Agent(connection),
+                Status::Unavailable,
+                &message,
+            );
         }
     }
 
@@ -148,16 +152,33 @@ impl Machine {
         };
         for (framework_id, task_id) in self.task_keys_of_agent(agent_id) {
             // Frameworks that do not know of partitions get the older reason as well.
-            let reason = if self.is_partition_aware(&framework_id) { reason } else { Reason::AgentRemoved };
-            self.decide_task(&framework_id, &task_id, state, reason, &message, Fate::Completed);
+            let reason = if self.is_partition_aware(&framework_id) {
+                reason
+            } else {
+                Reason::AgentRemoved
+            };
+            self.decide_task(
+                &framework_id,
+                &task_id,
+                state,
+                reason,
+                &message,
+                Fate::Completed,
+            );
         }
         self.remove_executors(agent_id, None);
         self.lose_operations(agent_id, leaving == Leaving::Gone);
         let id = agent_id.as_str().to_owned();
         let wall_time = self.wall.as_secs();
         self.log(match leaving {
-            Leaving::Gone => Kind::MarkGone(log::MarkGone { agent_id: id, wall_time }),
-            _ => Kind::RemoveAgent(log::RemoveAgent { agent_id: id, wall_time }),
+            Leaving::Gone => Kind::MarkGone(log::MarkGone {
+                agent_id: id,
+                wall_time,
+            }),
+            _ => Kind::RemoveAgent(log::RemoveAgent {
+                agent_id: id,
+                wall_time,
+            }),
         });
         let Some(link) = link else {
             return;
@@ -171,7 +192,12 @@ impl Machine {
             Leaving::MachineDown | Leaving::Gone => {}
         }
         if let Some(connection) = link.connection {
-            self.to_link(connection, ToAgent::Shutdown(link::Shutdown { message: message.clone() }));
+            self.send_link(
+                connection,
+                ToAgent::Shutdown(link::Shutdown {
+                    message: message.clone(),
+                }),
+            );
             self.close(Destination::Agent(connection), Status::Ok, &message);
         }
     }
@@ -182,6 +208,8 @@ impl Machine {
             executor_id: None,
             status: None,
         });
-        self.out.view.push(ViewChange::AgentRemoved(agent_id.clone()));
+        self.out
+            .view
+            .push(ViewChange::AgentRemoved(agent_id.clone()));
     }
 }

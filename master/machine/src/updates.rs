@@ -68,14 +68,17 @@ impl Machine {
         task_id: &TaskId,
         uuid: Bytes,
     ) {
-        self.counters.add(Counter::MessagesStatusUpdateAcknowledgement);
+        self.counters
+            .add(Counter::MessagesStatusUpdateAcknowledgement);
         if !self.agents.is_attached(agent_id) {
-            self.counters.add(Counter::InvalidStatusUpdateAcknowledgements);
+            self.counters
+                .add(Counter::InvalidStatusUpdateAcknowledgements);
             return;
         }
         if let Some(row) = self.state.task(framework_id, task_id) {
             if row.agent_id != agent_id.as_str() || row.forwarded_uuid != uuid {
-                self.counters.add(Counter::InvalidStatusUpdateAcknowledgements);
+                self.counters
+                    .add(Counter::InvalidStatusUpdateAcknowledgements);
                 return;
             }
             let ended = is_terminal(row.state)
@@ -90,7 +93,8 @@ impl Machine {
                 self.complete_task(framework_id, task_id);
             }
         }
-        self.counters.add(Counter::ValidStatusUpdateAcknowledgements);
+        self.counters
+            .add(Counter::ValidStatusUpdateAcknowledgements);
         self.acknowledge_at_agent(agent_id, framework_id, task_id, uuid);
     }
 
@@ -101,7 +105,7 @@ impl Machine {
         task_id: &TaskId,
         uuid: Bytes,
     ) {
-        self.to_agent(
+        self.send_agent(
             agent_id,
             ToAgent::AcknowledgeUpdate(link::AcknowledgeUpdate {
                 framework_id: framework_id.as_str().to_owned(),
@@ -116,7 +120,11 @@ impl Machine {
         self.counters.add(Counter::MessagesExitedExecutor);
         let framework_id = FrameworkId::from(exited.framework_id.as_str());
         let executor_id = ExecutorId::from(exited.executor_id.as_str());
-        if self.state.executor(&framework_id, agent_id, &executor_id).is_none() {
+        if self
+            .state
+            .executor(&framework_id, agent_id, &executor_id)
+            .is_none()
+        {
             return;
         }
         self.remove_executor(&framework_id, agent_id, &executor_id);
@@ -135,7 +143,8 @@ impl Machine {
         self.counters.add(Counter::MessagesExecutorToFramework);
         let framework_id = FrameworkId::from(message.framework_id.as_str());
         if !self.frameworks.is_connected(&framework_id) {
-            self.counters.add(Counter::InvalidExecutorToFrameworkMessages);
+            self.counters
+                .add(Counter::InvalidExecutorToFrameworkMessages);
             return;
         }
         self.counters.add(Counter::ValidExecutorToFrameworkMessages);
@@ -158,7 +167,7 @@ impl Machine {
         data: Bytes,
     ) {
         self.counters.add(Counter::MessagesFrameworkToExecutor);
-        let sent = self.to_agent(
+        let sent = self.send_agent(
             agent_id,
             ToAgent::SchedulerMessage(link::SchedulerMessage {
                 framework_id: framework_id.as_str().to_owned(),

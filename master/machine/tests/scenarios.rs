@@ -23,14 +23,21 @@ fn scenarios() {
     let mut different = Vec::new();
     for path in files {
         let before = fs::read_to_string(&path).expect("a scenario");
-        let after = run(&path.file_name().expect("a name").to_string_lossy(), &before);
+        let after = run(
+            &path.file_name().expect("a name").to_string_lossy(),
+            &before,
+        );
         if before == after {
             continue;
         }
         if update {
             fs::write(&path, after).expect("a scenario can be written");
         } else {
-            different.push(format!("{}:\n{}", path.display(), first_difference(&before, &after)));
+            different.push(format!(
+                "{}:\n{}",
+                path.display(),
+                first_difference(&before, &after)
+            ));
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
@@ -49,8 +56,10 @@ fn run(name: &str, text: &str) -> String {
             continue;
         };
         let _ = writeln!(out, "{line}");
-        let trace = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| perform(&mut world, command)))
-            .unwrap_or_else(|_| panic!("{name}:{}: {command}", number + 1));
+        let trace = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            perform(&mut world, command)
+        }))
+        .unwrap_or_else(|_| panic!("{name}:{}: {command}", number + 1));
         out.push_str(&trace);
     }
     out
@@ -67,7 +76,9 @@ fn perform(world: &mut World, text: &str) -> String {
         // From now on these agents answer pings.
         "pongs" => {
             for index in 1.. {
-                let Some(name) = words.maybe(index) else { break };
+                let Some(name) = words.maybe(index) else {
+                    break;
+                };
                 let connection = world.connection(name);
                 world.pongs.insert(connection);
             }
@@ -83,7 +94,9 @@ fn perform(world: &mut World, text: &str) -> String {
                 let trace = trace::output(world, &output);
                 let lines: Vec<&str> = trace
                     .lines()
-                    .filter(|line| !quiet || !(line.ends_with(": HEARTBEAT") || line.contains(": Ping ")))
+                    .filter(|line| {
+                        !quiet || !(line.ends_with(": HEARTBEAT") || line.contains(": Ping "))
+                    })
                     .collect();
                 if !lines.is_empty() {
                     let _ = writeln!(out, "+{after:?}\n{}", lines.join("\n"));
@@ -92,7 +105,8 @@ fn perform(world: &mut World, text: &str) -> String {
             out
         }
         _ => {
-            let input = command::input(world, text).unwrap_or_else(|| panic!("no command '{text}'"));
+            let input =
+                command::input(world, text).unwrap_or_else(|| panic!("no command '{text}'"));
             let output = world.step(input);
             trace::output(world, &output)
         }
@@ -105,6 +119,10 @@ fn first_difference(before: &str, after: &str) -> String {
         Some((number, (before, after))) => {
             format!("  line {}\n  - {before}\n  + {after}", number + 1)
         }
-        None => format!("  {} lines, and now {}", before.lines().count(), after.lines().count()),
+        None => format!(
+            "  {} lines, and now {}",
+            before.lines().count(),
+            after.lines().count()
+        ),
     }
 }

@@ -18,9 +18,9 @@ use tepui_master_machine::input::{
 };
 use tepui_model::call::Call;
 use tepui_model::id::Principal;
+use tepui_model::link;
 use tepui_model::resources::{DiskInfo, Persistence, Reservation, Resource, Resources, Scalar};
 use tepui_model::wire::{self, offer::operation, scheduler, scheduler::call};
-use tepui_model::link;
 
 use super::World;
 
@@ -32,7 +32,10 @@ pub struct Words<'a> {
 
 impl<'a> Words<'a> {
     pub fn parse(text: &'a str) -> Words<'a> {
-        let mut words = Words { plain: Vec::new(), options: BTreeMap::new() };
+        let mut words = Words {
+            plain: Vec::new(),
+            options: BTreeMap::new(),
+        };
         for word in text.split_whitespace() {
             match word.split_once('=') {
                 Some((key, value)) => words.options.entry(key).or_default().push(value),
@@ -43,7 +46,10 @@ impl<'a> Words<'a> {
     }
 
     pub fn plain(&self, index: usize) -> &'a str {
-        self.plain.get(index).copied().unwrap_or_else(|| panic!("word {index} is missing: {:?}", self.plain))
+        self.plain
+            .get(index)
+            .copied()
+            .unwrap_or_else(|| panic!("word {index} is missing: {:?}", self.plain))
     }
 
     pub fn maybe(&self, index: usize) -> Option<&'a str> {
@@ -59,21 +65,30 @@ impl<'a> Words<'a> {
     }
 
     pub fn list(&self, key: &str) -> Vec<String> {
-        self.get(key).map(|text| text.split(',').map(str::to_owned).collect()).unwrap_or_default()
+        self.get(key)
+            .map(|text| text.split(',').map(str::to_owned).collect())
+            .unwrap_or_default()
     }
 
     pub fn number<T: std::str::FromStr>(&self, key: &str) -> Option<T>
     where
         T::Err: std::fmt::Debug,
     {
-        self.get(key).map(|text| text.parse().unwrap_or_else(|error| panic!("{key}={text}: {error:?}")))
+        self.get(key).map(|text| {
+            text.parse()
+                .unwrap_or_else(|error| panic!("{key}={text}: {error:?}"))
+        })
     }
 }
 
 pub fn duration(text: &str) -> Duration {
-    let digits = text.find(|it: char| !it.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|it: char| !it.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+    let number: u64 = number
+        .parse()
+        .unwrap_or_else(|error| panic!("{text}: {error}"));
     match unit {
         "ms" => Duration::from_millis(number),
         "s" => Duration::from_secs(number),
@@ -112,8 +127,12 @@ pub fn input(world: &mut World, text: &str) -> Option<Input> {
     Some(match words.plain(0) {
         "agent" => register(world, &words),
         "subscribe" => subscribe(world, &words),
-        "disconnect" => Input::SchedulerDisconnected { connection: world.connection(words.plain(1)) },
-        "detach" => Input::AgentDisconnected { connection: world.connection(words.plain(1)) },
+        "disconnect" => Input::SchedulerDisconnected {
+            connection: world.connection(words.plain(1)),
+        },
+        "detach" => Input::AgentDisconnected {
+            connection: world.connection(words.plain(1)),
+        },
         "pong" | "done" | "update" | "unregister" | "exited" | "opupdate" | "refused" | "hello" => {
             from_agent(world, &words)
         }
@@ -132,7 +151,8 @@ fn agent_message(world: &mut World, name: &str, kind: link::agent_message::Kind)
 }
 
 pub fn register(world: &mut World, words: &Words<'_>) -> Input {
-    let resources = Resources::parse(words.get("res").unwrap_or("cpus:4;mem:512"), "*").expect("res");
+    let resources =
+        Resources::parse(words.get("res").unwrap_or("cpus:4;mem:512"), "*").expect("res");
     let info = wire::AgentInfo {
         hostname: words.get("host").unwrap_or("h1").to_owned(),
         port: Some(5051),
@@ -148,18 +168,26 @@ pub fn register(world: &mut World, words: &Words<'_>) -> Input {
         .into_iter()
         .map(|text| {
             let mut parts = text.split(':');
-            let (framework, task) = parts.next().and_then(|it| it.split_once('/')).expect("task=fw/id:STATE");
+            let (framework, task) = parts
+                .next()
+                .and_then(|it| it.split_once('/'))
+                .expect("task=fw/id:STATE");
             let state = parts.next().expect("a state");
-            let resources = Resources::parse("cpus:1;mem:32", "*").expect("valid").allocate(&"*".into());
+            let resources = Resources::parse("cpus:1;mem:32", "*")
+                .expect("valid")
+                .allocate(&"*".into());
             link::AgentTask {
                 framework_id: framework.to_owned(),
                 task_id: task.to_owned(),
                 container_id: "c".to_owned(),
                 state: wire::TaskState::from_str_name(state).expect("a state") as i32,
                 executor_id: task.to_owned(),
-                task_info_payload: wire::TaskInfo { name: task.to_owned(), ..Default::default() }
-                    .encode_to_vec()
-                    .into(),
+                task_info_payload: wire::TaskInfo {
+                    name: task.to_owned(),
+                    ..Default::default()
+                }
+                .encode_to_vec()
+                .into(),
                 resources: resources.to_wire(),
                 ..link::AgentTask::default()
             }
@@ -175,7 +203,9 @@ pub fn register(world: &mut World, words: &Words<'_>) -> Input {
     });
     let frameworks = words.all("framework").into_iter().map(|id| {
         let info = wire::FrameworkInfo {
-            id: Some(wire::FrameworkId { value: id.to_owned() }),
+            id: Some(wire::FrameworkId {
+                value: id.to_owned(),
+            }),
             name: "adopted".to_owned(),
             ..wire::FrameworkInfo::default()
         };
@@ -191,7 +221,11 @@ pub fn register(world: &mut World, words: &Words<'_>) -> Input {
         version: words.get("version").unwrap_or("0.1.0").to_owned(),
         capabilities: match words.get("caps") {
             Some(_) => words.list("caps"),
-            None => vec!["MULTI_ROLE".into(), "HIERARCHICAL_ROLE".into(), "RESERVATION_REFINEMENT".into()],
+            None => vec![
+                "MULTI_ROLE".into(),
+                "HIERARCHICAL_ROLE".into(),
+                "RESERVATION_REFINEMENT".into(),
+            ],
         },
         boot_id: words.get("boot").unwrap_or("b1").to_owned(),
         total: total.to_wire(),
@@ -201,7 +235,11 @@ pub fn register(world: &mut World, words: &Words<'_>) -> Input {
         framework_info_payloads: frameworks.collect(),
         ..link::Register::default()
     };
-    agent_message(world, words.plain(1), link::agent_message::Kind::Register(register))
+    agent_message(
+        world,
+        words.plain(1),
+        link::agent_message::Kind::Register(register),
+    )
 }
 
 fn from_agent(world: &mut World, words: &Words<'_>) -> Input {
@@ -220,11 +258,15 @@ fn from_agent(world: &mut World, words: &Words<'_>) -> Input {
             executor_id: words.plain(3).to_owned(),
             status: 9,
         }),
-        "done" => Kind::CommandsDone(link::CommandsDone { up_to: words.plain(2).parse().expect("a number") }),
+        "done" => Kind::CommandsDone(link::CommandsDone {
+            up_to: words.plain(2).parse().expect("a number"),
+        }),
         "opupdate" => {
             let status = wire::OperationStatus {
                 state: wire::OperationState::from_str_name(words.plain(3)).expect("a state") as i32,
-                uuid: Some(wire::Uuid { value: uuid(words.get("uuid").expect("uuid")) }),
+                uuid: Some(wire::Uuid {
+                    value: uuid(words.get("uuid").expect("uuid")),
+                }),
                 ..wire::OperationStatus::default()
             };
             let row = world
@@ -244,11 +286,15 @@ fn from_agent(world: &mut World, words: &Words<'_>) -> Input {
             let state = |text: &str| wire::TaskState::from_str_name(text).expect("a state") as i32;
             let (framework, task) = words.plain(2).split_once('/').expect("framework/task");
             let status = wire::TaskStatus {
-                task_id: wire::TaskId { value: task.to_owned() },
+                task_id: wire::TaskId {
+                    value: task.to_owned(),
+                },
                 state: state(words.plain(3)),
                 source: Some(wire::task_status::Source::Executor as i32),
                 uuid: words.get("uuid").map(uuid),
-                executor_id: Some(wire::ExecutorId { value: task.to_owned() }),
+                executor_id: Some(wire::ExecutorId {
+                    value: task.to_owned(),
+                }),
                 timestamp: Some(world.wall().as_secs()),
                 ..wire::TaskStatus::default()
             };
@@ -268,13 +314,20 @@ fn framework_info(words: &Words<'_>) -> wire::FrameworkInfo {
     if words.get("roles").is_some() && words.get("single").is_none() {
         capabilities.push("MULTI_ROLE".to_owned());
     }
-    let capabilities = capabilities.iter().map(|name| wire::framework_info::Capability {
-        r#type: Some(wire::framework_info::capability::Type::from_str_name(name).expect("a capability") as i32),
-    });
+    let capabilities = capabilities
+        .iter()
+        .map(|name| wire::framework_info::Capability {
+            r#type: Some(
+                wire::framework_info::capability::Type::from_str_name(name).expect("a capability")
+                    as i32,
+            ),
+        });
     wire::FrameworkInfo {
         user: words.get("user").unwrap_or("u").to_owned(),
         name: words.get("name").unwrap_or("fw").to_owned(),
-        id: words.get("id").map(|it| wire::FrameworkId { value: it.to_owned() }),
+        id: words.get("id").map(|it| wire::FrameworkId {
+            value: it.to_owned(),
+        }),
         failover_timeout: words.number("failover"),
         role: words.get("role").map(str::to_owned),
         roles: words.list("roles"),
@@ -320,46 +373,72 @@ fn scheduler_call(world: &mut World, words: &Words<'_>, operations: &[&str]) -> 
         text.split(',')
             .filter(|it| *it != "-")
             .map(|it| match it.strip_prefix('@') {
-                Some(agent) => offers.offer_of(id, agent).map_or_else(|| "no-offer".to_owned(), |it| it.to_string()),
+                Some(agent) => offers
+                    .offer_of(id, agent)
+                    .map_or_else(|| "no-offer".to_owned(), |it| it.to_string()),
                 None => it.to_owned(),
             })
             .map(|value| wire::OfferId { value })
             .collect()
     };
-    let filters = words.number("refuse").map(|seconds| wire::Filters { refuse_seconds: Some(seconds) });
-    let agent = |key: &str| words.get(key).map(|it| wire::AgentId { value: it.to_owned() });
-    let task = |text: &str| wire::TaskId { value: text.to_owned() };
-    let executor = |text: &str| wire::ExecutorId { value: text.to_owned() };
+    let filters = words.number("refuse").map(|seconds| wire::Filters {
+        refuse_seconds: Some(seconds),
+    });
+    let agent = |key: &str| {
+        words.get(key).map(|it| wire::AgentId {
+            value: it.to_owned(),
+        })
+    };
+    let task = |text: &str| wire::TaskId {
+        value: text.to_owned(),
+    };
+    let executor = |text: &str| wire::ExecutorId {
+        value: text.to_owned(),
+    };
     let kind = match words.plain(0) {
         "teardown" => call::Type::Teardown,
         "accept" => {
             call.accept = Some(call::Accept {
                 offer_ids: ids(words.plain(2)),
-                operations: operations.iter().map(|text| offer_operation(text)).collect(),
+                operations: operations
+                    .iter()
+                    .map(|text| offer_operation(text))
+                    .collect(),
                 filters,
             });
             call::Type::Accept
         }
         "decline" => {
-            call.decline = Some(call::Decline { offer_ids: ids(words.plain(2)), filters });
+            call.decline = Some(call::Decline {
+                offer_ids: ids(words.plain(2)),
+                filters,
+            });
             call::Type::Decline
         }
         "accept-inverse" => {
-            call.accept_inverse_offers =
-                Some(call::AcceptInverseOffers { inverse_offer_ids: ids(words.plain(2)), filters });
+            call.accept_inverse_offers = Some(call::AcceptInverseOffers {
+                inverse_offer_ids: ids(words.plain(2)),
+                filters,
+            });
             call::Type::AcceptInverseOffers
         }
         "decline-inverse" => {
-            call.decline_inverse_offers =
-                Some(call::DeclineInverseOffers { inverse_offer_ids: ids(words.plain(2)), filters });
+            call.decline_inverse_offers = Some(call::DeclineInverseOffers {
+                inverse_offer_ids: ids(words.plain(2)),
+                filters,
+            });
             call::Type::DeclineInverseOffers
         }
         "revive" => {
-            call.revive = Some(call::Revive { roles: words.list("roles") });
+            call.revive = Some(call::Revive {
+                roles: words.list("roles"),
+            });
             call::Type::Revive
         }
         "suppress" => {
-            call.suppress = Some(call::Suppress { roles: words.list("roles") });
+            call.suppress = Some(call::Suppress {
+                roles: words.list("roles"),
+            });
             call::Type::Suppress
         }
         "kill" => {
@@ -392,31 +471,47 @@ fn scheduler_call(world: &mut World, words: &Words<'_>, operations: &[&str]) -> 
                 agent_id: agent("agent"),
                 resource_provider_id: None,
                 uuid: uuid(words.get("uuid").expect("uuid")),
-                operation_id: wire::OperationId { value: words.plain(2).to_owned() },
+                operation_id: wire::OperationId {
+                    value: words.plain(2).to_owned(),
+                },
             });
             call::Type::AcknowledgeOperationStatus
         }
         "reconcile" => {
             let tasks = (2..).map_while(|index| words.maybe(index)).map(|text| {
-                let (id, agent) = text.split_once('@').map_or((text, None), |(id, agent)| (id, Some(agent)));
+                let (id, agent) = text
+                    .split_once('@')
+                    .map_or((text, None), |(id, agent)| (id, Some(agent)));
                 call::reconcile::Task {
                     task_id: task(id),
-                    agent_id: agent.map(|it| wire::AgentId { value: it.to_owned() }),
+                    agent_id: agent.map(|it| wire::AgentId {
+                        value: it.to_owned(),
+                    }),
                 }
             });
-            call.reconcile = Some(call::Reconcile { tasks: tasks.collect() });
+            call.reconcile = Some(call::Reconcile {
+                tasks: tasks.collect(),
+            });
             call::Type::Reconcile
         }
         "reconcile-operations" => {
             let operations = (2..).map_while(|index| words.maybe(index)).map(|text| {
-                let (id, agent) = text.split_once('@').map_or((text, None), |(id, agent)| (id, Some(agent)));
+                let (id, agent) = text
+                    .split_once('@')
+                    .map_or((text, None), |(id, agent)| (id, Some(agent)));
                 call::reconcile_operations::Operation {
-                    operation_id: wire::OperationId { value: id.to_owned() },
-                    agent_id: agent.map(|it| wire::AgentId { value: it.to_owned() }),
+                    operation_id: wire::OperationId {
+                        value: id.to_owned(),
+                    },
+                    agent_id: agent.map(|it| wire::AgentId {
+                        value: it.to_owned(),
+                    }),
                     resource_provider_id: None,
                 }
             });
-            call.reconcile_operations = Some(call::ReconcileOperations { operations: operations.collect() });
+            call.reconcile_operations = Some(call::ReconcileOperations {
+                operations: operations.collect(),
+            });
             call::Type::ReconcileOperations
         }
         "message" => {
@@ -443,7 +538,9 @@ fn scheduler_call(world: &mut World, words: &Words<'_>, operations: &[&str]) -> 
     };
     call.r#type = Some(kind as i32);
     let name = words.plain(1);
-    call.framework_id = Some(wire::FrameworkId { value: id.to_owned() });
+    call.framework_id = Some(wire::FrameworkId {
+        value: id.to_owned(),
+    });
     let (framework_id, call) = Call::from_wire(call, None).expect("a valid call");
     let stream = match words.get("stream") {
         None => StreamRef::Header(Some(format!("stream-{name}").into())),
@@ -469,26 +566,44 @@ fn scheduler_call(world: &mut World, words: &Words<'_>, operations: &[&str]) -> 
 pub fn offer_operation(text: &str) -> wire::offer::Operation {
     let words = Words::parse(text);
     let mut operation = wire::offer::Operation {
-        id: words.get("opid").map(|it| wire::OperationId { value: it.to_owned() }),
+        id: words.get("opid").map(|it| wire::OperationId {
+            value: it.to_owned(),
+        }),
         ..wire::offer::Operation::default()
     };
     let kind = match words.plain(0) {
         "launch" => {
-            let tasks = words.plain(1).split(',').map(|id| task_info(id, words.plain(2), &words));
-            operation.launch = Some(operation::Launch { task_infos: tasks.collect() });
+            let tasks = words
+                .plain(1)
+                .split(',')
+                .map(|id| task_info(id, words.plain(2), &words));
+            operation.launch = Some(operation::Launch {
+                task_infos: tasks.collect(),
+            });
             operation::Type::Launch
         }
         "group" => {
-            let tasks = words.plain(1).split(',').map(|id| task_info(id, words.plain(2), &words));
+            let tasks = words
+                .plain(1)
+                .split(',')
+                .map(|id| task_info(id, words.plain(2), &words));
             operation.launch_group = Some(operation::LaunchGroup {
                 executor: wire::ExecutorInfo {
                     r#type: Some(wire::executor_info::Type::Default as i32),
-                    executor_id: wire::ExecutorId { value: "default".to_owned() },
-                    framework_id: words.get("fw").map(|it| wire::FrameworkId { value: it.to_owned() }),
-                    resources: Resources::parse("cpus:0.1;mem:32;disk:1", "*").expect("valid").to_wire(),
+                    executor_id: wire::ExecutorId {
+                        value: "default".to_owned(),
+                    },
+                    framework_id: words.get("fw").map(|it| wire::FrameworkId {
+                        value: it.to_owned(),
+                    }),
+                    resources: Resources::parse("cpus:0.1;mem:32;disk:1", "*")
+                        .expect("valid")
+                        .to_wire(),
                     ..wire::ExecutorInfo::default()
                 },
-                task_group: wire::TaskGroupInfo { tasks: tasks.collect() },
+                task_group: wire::TaskGroupInfo {
+                    tasks: tasks.collect(),
+                },
             });
             operation::Type::LaunchGroup
         }
@@ -500,19 +615,29 @@ pub fn offer_operation(text: &str) -> wire::offer::Operation {
             operation::Type::Reserve
         }
         "unreserve" => {
-            operation.unreserve = Some(operation::Unreserve { resources: reserved(&words).to_wire() });
+            operation.unreserve = Some(operation::Unreserve {
+                resources: reserved(&words).to_wire(),
+            });
             operation::Type::Unreserve
         }
         "create" => {
-            operation.create = Some(operation::Create { volumes: volume(&words).to_wire() });
+            operation.create = Some(operation::Create {
+                volumes: volume(&words).to_wire(),
+            });
             operation::Type::Create
         }
         "destroy" => {
-            operation.destroy = Some(operation::Destroy { volumes: volume(&words).to_wire() });
+            operation.destroy = Some(operation::Destroy {
+                volumes: volume(&words).to_wire(),
+            });
             operation::Type::Destroy
         }
         "grow" => {
-            let addition = Resources::from(reserved_one("disk", words.number("by").expect("by"), &words));
+            let addition = Resources::from(reserved_one(
+                "disk",
+                words.number("by").expect("by"),
+                &words,
+            ));
             operation.grow_volume = Some(operation::GrowVolume {
                 volume: volume(&words).to_wire().remove(0),
                 addition: addition.to_wire().remove(0),
@@ -522,7 +647,9 @@ pub fn offer_operation(text: &str) -> wire::offer::Operation {
         "shrink" => {
             operation.shrink_volume = Some(operation::ShrinkVolume {
                 volume: volume(&words).to_wire().remove(0),
-                subtract: wire::value::Scalar { value: words.number("by").expect("by") },
+                subtract: wire::value::Scalar {
+                    value: words.number("by").expect("by"),
+                },
             });
             operation::Type::ShrinkVolume
         }
@@ -549,18 +676,30 @@ fn task_info(id: &str, resources: &str, words: &Words<'_>) -> wire::TaskInfo {
     if words.get("role").is_some() && words.get("volume").is_none() {
         all = reserved_all(Resources::parse(resources, "*").expect("resources"), words).to_wire();
     }
-    let command = wire::CommandInfo { value: Some("true".to_owned()), ..wire::CommandInfo::default() };
+    let command = wire::CommandInfo {
+        value: Some("true".to_owned()),
+        ..wire::CommandInfo::default()
+    };
     wire::TaskInfo {
         name: id.to_owned(),
-        task_id: wire::TaskId { value: id.to_owned() },
-        agent_id: wire::AgentId { value: words.get("agent").unwrap_or("m1-S0").to_owned() },
+        task_id: wire::TaskId {
+            value: id.to_owned(),
+        },
+        agent_id: wire::AgentId {
+            value: words.get("agent").unwrap_or("m1-S0").to_owned(),
+        },
         resources: all,
-        command: (words.get("executor").is_none() && words.get("nocommand").is_none()).then(|| command.clone()),
+        command: (words.get("executor").is_none() && words.get("nocommand").is_none())
+            .then(|| command.clone()),
         executor: words.get("executor").map(|executor| wire::ExecutorInfo {
-            executor_id: wire::ExecutorId { value: executor.to_owned() },
+            executor_id: wire::ExecutorId {
+                value: executor.to_owned(),
+            },
             command: Some(command),
             source: words.get("source").map(str::to_owned),
-            resources: Resources::parse("cpus:0.5;mem:32", "*").expect("valid").to_wire(),
+            resources: Resources::parse("cpus:0.5;mem:32", "*")
+                .expect("valid")
+                .to_wire(),
             ..wire::ExecutorInfo::default()
         }),
         kill_policy: words.number("grace").map(|nanoseconds| wire::KillPolicy {
@@ -582,7 +721,10 @@ fn reserved_all(resources: Resources, words: &Words<'_>) -> Resources {
 }
 
 fn reserved(words: &Words<'_>) -> Resources {
-    reserved_all(Resources::parse(words.plain(1), "*").expect("resources"), words)
+    reserved_all(
+        Resources::parse(words.plain(1), "*").expect("resources"),
+        words,
+    )
 }
 
 fn reserved_one(name: &str, amount: i64, words: &Words<'_>) -> Resource {
@@ -616,27 +758,48 @@ fn operator(world: &mut World, words: &Words<'_>) -> Input {
         }]
     };
     let request = match words.plain(1) {
-        "teardown" => OperatorRequest::Teardown { framework_id: words.plain(2).into() },
-        "gone" => OperatorRequest::MarkAgentGone { agent_id: agent_id() },
-        "deactivate" => OperatorRequest::DeactivateAgent { agent_id: agent_id() },
-        "reactivate" => OperatorRequest::ReactivateAgent { agent_id: agent_id() },
+        "teardown" => OperatorRequest::Teardown {
+            framework_id: words.plain(2).into(),
+        },
+        "gone" => OperatorRequest::MarkAgentGone {
+            agent_id: agent_id(),
+        },
+        "deactivate" => OperatorRequest::DeactivateAgent {
+            agent_id: agent_id(),
+        },
+        "reactivate" => OperatorRequest::ReactivateAgent {
+            agent_id: agent_id(),
+        },
         "drain" => OperatorRequest::DrainAgent {
             agent_id: agent_id(),
             max_grace_period_ns: words.number("grace"),
             mark_gone: words.get("mark_gone").is_some(),
         },
         "weights" => OperatorRequest::UpdateWeights {
-            weights: words.all("weight").into_iter().map(|text| {
-                let (role, micro) = text.split_once(':').expect("role:micro");
-                (role.to_owned(), micro.parse().expect("a number"))
-            }).collect(),
+            weights: words
+                .all("weight")
+                .into_iter()
+                .map(|text| {
+                    let (role, micro) = text.split_once(':').expect("role:micro");
+                    (role.to_owned(), micro.parse().expect("a number"))
+                })
+                .collect(),
         },
         "quota" => {
             let map = |key: &str| {
-                words.list(key).iter().map(|text| {
-                    let (name, value) = text.split_once(':').expect("name:value");
-                    (name.to_owned(), wire::value::Scalar { value: value.parse().expect("a number") })
-                }).collect()
+                words
+                    .list(key)
+                    .iter()
+                    .map(|text| {
+                        let (name, value) = text.split_once(':').expect("name:value");
+                        (
+                            name.to_owned(),
+                            wire::value::Scalar {
+                                value: value.parse().expect("a number"),
+                            },
+                        )
+                    })
+                    .collect()
             };
             OperatorRequest::UpdateQuota {
                 force: words.get("force").is_some(),
@@ -659,8 +822,12 @@ fn operator(world: &mut World, words: &Words<'_>) -> Input {
                 },
             },
         },
-        "down" => OperatorRequest::StartMaintenance { machines: machines() },
-        "up" => OperatorRequest::StopMaintenance { machines: machines() },
+        "down" => OperatorRequest::StartMaintenance {
+            machines: machines(),
+        },
+        "up" => OperatorRequest::StopMaintenance {
+            machines: machines(),
+        },
         _ => {
             let rest = ["reserve", "unreserve", "create", "destroy"];
             let kind = words.plain(1);
@@ -680,6 +847,9 @@ fn operator(world: &mut World, words: &Words<'_>) -> Input {
             }
         }
     };
-    Input::Operator(OperatorInput { reply: world.request(), principal: None, request })
+    Input::Operator(OperatorInput {
+        reply: world.request(),
+        principal: None,
+        request,
+    })
 }
-

@@ -15,8 +15,8 @@ use tepui_master_machine::output::{Destination, Message, Outgoing, Output, ViewC
 use tepui_master_machine::{Config, Machine};
 use tepui_model::id::OfferId;
 use tepui_model::offer::Offer;
-use tepui_model::{link, log};
 use tepui_model::time::{Instant, WallTime};
+use tepui_model::{link, log};
 use tepui_state::ClusterState;
 
 pub struct World {
@@ -61,7 +61,10 @@ impl World {
     /// Names of connections get numbers in the order of their first use.
     pub fn connection(&mut self, name: &str) -> ConnectionId {
         let next = self.connections.len() as u64 + 1;
-        *self.connections.entry(name.to_owned()).or_insert(ConnectionId(next))
+        *self
+            .connections
+            .entry(name.to_owned())
+            .or_insert(ConnectionId(next))
     }
 
     pub fn connection_name(&self, connection: ConnectionId) -> String {
@@ -78,9 +81,15 @@ impl World {
 
     /// The newest offer to a framework of an agent.
     pub fn offer_of(&self, framework: &str, agent: &str) -> Option<OfferId> {
-        let of = |offer: &&Arc<Offer>| offer.framework_id.as_str() == framework && offer.agent_id.as_str() == agent;
+        let of = |offer: &&Arc<Offer>| {
+            offer.framework_id.as_str() == framework && offer.agent_id.as_str() == agent
+        };
         // Younger ids are longer or greater.
-        let newest = self.offers.values().filter(of).max_by_key(|offer| (offer.id.as_str().len(), offer.id.clone()));
+        let newest = self
+            .offers
+            .values()
+            .filter(of)
+            .max_by_key(|offer| (offer.id.as_str().len(), offer.id.clone()));
         newest.map(|offer| offer.id.clone())
     }
 
@@ -130,7 +139,10 @@ impl World {
                 assert!(output.is_empty(), "a pong does something: {output:?}");
             }
             steps += 1;
-            assert!(steps < 100_000, "the machine is due again and again at {next:?}");
+            assert!(
+                steps < 100_000,
+                "the machine is due again and again at {next:?}"
+            );
         }
         self.now = end;
         outputs
@@ -149,7 +161,9 @@ impl World {
             connection,
             principal: None,
             message: Box::new(link::AgentMessage {
-                kind: Some(link::agent_message::Kind::Pong(link::Pong { connected: true })),
+                kind: Some(link::agent_message::Kind::Pong(link::Pong {
+                    connected: true,
+                })),
             }),
         };
         output.send.iter().filter_map(pinged).map(answer).collect()
@@ -180,7 +194,10 @@ impl World {
                     self.offers.insert(offer.id.clone(), offer.clone());
                 }
                 ViewChange::OfferRemoved(id) => {
-                    assert!(self.offers.remove(id).is_some(), "offer {id} was removed twice");
+                    assert!(
+                        self.offers.remove(id).is_some(),
+                        "offer {id} was removed twice"
+                    );
                 }
                 _ => {}
             }

@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use tepui_master_machine::output::{Destination, Message, Needs, Output, ViewChange};
 use tepui_model::event::Event;
 use tepui_model::link::master_message::Kind as ToAgent;
+use tepui_model::log;
 use tepui_model::log::operation::Kind;
 use tepui_model::resources::Resources;
 use tepui_model::wire::task_status::{Reason, Source};
 use tepui_model::wire::{self, OperationState, TaskState};
-use tepui_model::log;
 
 use super::World;
 
@@ -41,18 +41,29 @@ pub fn output(world: &World, output: &Output) -> String {
 
 fn fact(kind: &Kind) -> String {
     match kind {
-        Kind::FormCluster(it) => format!("FormCluster {} incarnation={}", it.cluster_id, it.incarnation),
+        Kind::FormCluster(it) => format!(
+            "FormCluster {} incarnation={}",
+            it.cluster_id, it.incarnation
+        ),
         Kind::BeginTerm(it) => format!("BeginTerm {} {}", it.term, it.master_id),
         Kind::PutAgent(it) => {
             let row = it.agent.clone().unwrap_or_default();
-            format!("PutAgent {} at {} boot={} total={}", row.agent_id, row.address, row.boot_id, resources(&row.total))
+            format!(
+                "PutAgent {} at {} boot={} total={}",
+                row.agent_id,
+                row.address,
+                row.boot_id,
+                resources(&row.total)
+            )
         }
         Kind::AgentConnected(it) => format!("AgentConnected {}", it.agent_id),
         Kind::AgentDisconnected(it) => format!("AgentDisconnected {}", it.agent_id),
         Kind::MarkUnreachable(it) => format!("MarkUnreachable {}", it.agent_id),
         Kind::MarkGone(it) => format!("MarkGone {}", it.agent_id),
         Kind::RemoveAgent(it) => format!("RemoveAgent {}", it.agent_id),
-        Kind::SetAgentResources(it) => format!("SetAgentResources {} {}", it.agent_id, resources(&it.total)),
+        Kind::SetAgentResources(it) => {
+            format!("SetAgentResources {} {}", it.agent_id, resources(&it.total))
+        }
         Kind::ConfirmCommands(it) => format!("ConfirmCommands {} up_to={}", it.agent_id, it.up_to),
         Kind::SetAgentActivation(it) => format!(
             "SetAgentActivation {} deactivated={} drain={:?}",
@@ -60,22 +71,44 @@ fn fact(kind: &Kind) -> String {
             it.deactivated,
             it.drain.as_ref().map(|drain| drain.state)
         ),
-        Kind::AddCommand(it) => format!("AddCommand {} {}", it.agent_id, it.command.as_ref().map(command).unwrap_or_default()),
+        Kind::AddCommand(it) => format!(
+            "AddCommand {} {}",
+            it.agent_id,
+            it.command.as_ref().map(command).unwrap_or_default()
+        ),
         Kind::PutFramework(it) => {
             let row = it.framework.clone().unwrap_or_default();
-            format!("PutFramework {} suppressed={:?}", row.framework_id, row.suppressed_roles)
+            format!(
+                "PutFramework {} suppressed={:?}",
+                row.framework_id, row.suppressed_roles
+            )
         }
         Kind::FrameworkConnected(it) => format!("FrameworkConnected {}", it.framework_id),
         Kind::FrameworkDisconnected(it) => format!("FrameworkDisconnected {}", it.framework_id),
         Kind::RemoveFramework(it) => format!("RemoveFramework {}", it.framework_id),
-        Kind::SetSuppressed(it) => format!("SetSuppressed {} {:?}", it.framework_id, it.suppressed_roles),
+        Kind::SetSuppressed(it) => format!(
+            "SetSuppressed {} {:?}",
+            it.framework_id, it.suppressed_roles
+        ),
         Kind::LaunchTask(it) => {
             let mut text = "LaunchTask".to_owned();
             if let Some(task) = &it.task {
-                let _ = write!(text, " {}/{} on {} {}", task.framework_id, task.task_id, task.agent_id, resources(&task.resources));
+                let _ = write!(
+                    text,
+                    " {}/{} on {} {}",
+                    task.framework_id,
+                    task.task_id,
+                    task.agent_id,
+                    resources(&task.resources)
+                );
             }
             if let Some(executor) = &it.executor {
-                let _ = write!(text, " executor={} {}", executor.executor_id, resources(&executor.resources));
+                let _ = write!(
+                    text,
+                    " executor={} {}",
+                    executor.executor_id,
+                    resources(&executor.resources)
+                );
             }
             if let Some(it) = &it.command {
                 let _ = write!(text, " #{}", it.sequence);
@@ -84,11 +117,24 @@ fn fact(kind: &Kind) -> String {
         }
         Kind::UpdateTask(it) => {
             let status = it.status.clone().unwrap_or_default();
-            let latest = it.latest_state.map(|state| format!(" latest={}", task_state(state))).unwrap_or_default();
+            let latest = it
+                .latest_state
+                .map(|state| format!(" latest={}", task_state(state)))
+                .unwrap_or_default();
             let unreachable = if it.unreachable { " unreachable" } else { "" };
-            format!("UpdateTask {}/{} {}{latest}{unreachable}", it.framework_id, it.task_id, task_state(status.state))
+            format!(
+                "UpdateTask {}/{} {}{latest}{unreachable}",
+                it.framework_id,
+                it.task_id,
+                task_state(status.state)
+            )
         }
-        Kind::AcknowledgeTask(it) => format!("AcknowledgeTask {}/{} {}", it.framework_id, it.task_id, uuid(&it.uuid)),
+        Kind::AcknowledgeTask(it) => format!(
+            "AcknowledgeTask {}/{} {}",
+            it.framework_id,
+            it.task_id,
+            uuid(&it.uuid)
+        ),
         Kind::RemoveTask(it) => format!("RemoveTask {}/{}", it.framework_id, it.task_id),
         Kind::KillTask(it) => format!(
             "KillTask {}/{} {}",
@@ -96,18 +142,39 @@ fn fact(kind: &Kind) -> String {
             it.task_id,
             it.command.as_ref().map(command).unwrap_or_default()
         ),
-        Kind::RemoveExecutor(it) => format!("RemoveExecutor {}/{} on {}", it.framework_id, it.executor_id, it.agent_id),
+        Kind::RemoveExecutor(it) => format!(
+            "RemoveExecutor {}/{} on {}",
+            it.framework_id, it.executor_id, it.agent_id
+        ),
         Kind::PutOperation(it) => {
             let row = it.operation.clone().unwrap_or_default();
-            format!("PutOperation {} of {} on {}", row.operation_id, row.framework_id, row.agent_id)
+            format!(
+                "PutOperation {} of {} on {}",
+                row.operation_id, row.framework_id, row.agent_id
+            )
         }
         Kind::UpdateOperation(it) => format!("UpdateOperation {}", operation_state(it.state)),
         Kind::RemoveOperation(_) => "RemoveOperation".to_owned(),
-        Kind::SetWeights(it) => format!("SetWeights {:?}", it.weights.iter().map(|it| (it.role.as_str(), it.micro)).collect::<Vec<_>>()),
-        Kind::SetQuotas(it) => format!("SetQuotas {:?}", it.quotas.iter().map(|it| it.role.as_str()).collect::<Vec<_>>()),
+        Kind::SetWeights(it) => format!(
+            "SetWeights {:?}",
+            it.weights
+                .iter()
+                .map(|it| (it.role.as_str(), it.micro))
+                .collect::<Vec<_>>()
+        ),
+        Kind::SetQuotas(it) => format!(
+            "SetQuotas {:?}",
+            it.quotas
+                .iter()
+                .map(|it| it.role.as_str())
+                .collect::<Vec<_>>()
+        ),
         Kind::SetMaintenance(it) => format!(
             "SetMaintenance {:?}",
-            it.machines.iter().map(|it| (it.hostname.as_str(), it.ip.as_str(), it.mode)).collect::<Vec<_>>()
+            it.machines
+                .iter()
+                .map(|it| (it.hostname.as_str(), it.ip.as_str(), it.mode))
+                .collect::<Vec<_>>()
         ),
     }
 }
@@ -119,7 +186,10 @@ fn command(command: &log::Command) -> String {
         Some(Kind::RunTaskGroup(it)) => format!(
             "RunTaskGroup {} {:?}",
             it.framework_id,
-            it.tasks.iter().map(|it| it.task_id.as_str()).collect::<Vec<_>>()
+            it.tasks
+                .iter()
+                .map(|it| it.task_id.as_str())
+                .collect::<Vec<_>>()
         ),
         Some(Kind::Kill(it)) => {
             let grace = wire::KillPolicy::decode(it.kill_policy_payload.clone())
@@ -130,10 +200,15 @@ fn command(command: &log::Command) -> String {
             format!("Kill {}/{}{grace}", it.framework_id, it.task_id)
         }
         Some(Kind::ShutdownFramework(it)) => format!("ShutdownFramework {}", it.framework_id),
-        Some(Kind::ShutdownExecutor(it)) => format!("ShutdownExecutor {}/{}", it.framework_id, it.executor_id),
+        Some(Kind::ShutdownExecutor(it)) => {
+            format!("ShutdownExecutor {}/{}", it.framework_id, it.executor_id)
+        }
         Some(Kind::ApplyOperation(it)) => format!("ApplyOperation total={}", resources(&it.total)),
         Some(Kind::SetResources(it)) => format!("SetResources {}", resources(&it.total)),
-        Some(Kind::Drain(it)) => format!("Drain grace={:?} gone={} cancel={}", it.max_grace_period_ns, it.mark_gone, it.cancel),
+        Some(Kind::Drain(it)) => format!(
+            "Drain grace={:?} gone={} cancel={}",
+            it.max_grace_period_ns, it.mark_gone, it.cancel
+        ),
         None => "nothing".to_owned(),
     };
     format!("#{} {text}", command.sequence)
@@ -143,7 +218,9 @@ fn message(message: &Message) -> String {
     match message {
         Message::Event { event: it, .. } => event(it),
         Message::Close { status, reason } => format!("CLOSE {status:?}: {reason}"),
-        Message::Answer { status, message } if message.is_empty() => format!("{}", status.http_code()),
+        Message::Answer { status, message } if message.is_empty() => {
+            format!("{}", status.http_code())
+        }
         Message::Answer { status, message } => format!("{}: {message}", status.http_code()),
         Message::ToAgent(it) => match &it.kind {
             Some(ToAgent::Registered(it)) => format!(
@@ -152,16 +229,32 @@ fn message(message: &Message) -> String {
                 it.reregistered,
                 resources(&it.total)
             ),
-            Some(ToAgent::Refused(it)) => format!("Refused shutdown={}: {}", it.shutdown, it.message),
+            Some(ToAgent::Refused(it)) => {
+                format!("Refused shutdown={}: {}", it.shutdown, it.message)
+            }
             Some(ToAgent::Ping(it)) => format!("Ping connected={}", it.connected),
             Some(ToAgent::Command(it)) => command(it),
-            Some(ToAgent::AcknowledgeUpdate(it)) => format!("AcknowledgeUpdate {}/{} {}", it.framework_id, it.task_id, uuid(&it.uuid)),
-            Some(ToAgent::AcknowledgeOperation(it)) => format!("AcknowledgeOperation {}", uuid(&it.uuid)),
+            Some(ToAgent::AcknowledgeUpdate(it)) => format!(
+                "AcknowledgeUpdate {}/{} {}",
+                it.framework_id,
+                it.task_id,
+                uuid(&it.uuid)
+            ),
+            Some(ToAgent::AcknowledgeOperation(it)) => {
+                format!("AcknowledgeOperation {}", uuid(&it.uuid))
+            }
             Some(ToAgent::UpdateFramework(it)) => format!("UpdateFramework {}", it.framework_id),
-            Some(ToAgent::SchedulerMessage(it)) => format!("SchedulerMessage {}/{} {} bytes", it.framework_id, it.executor_id, it.data.len()),
+            Some(ToAgent::SchedulerMessage(it)) => format!(
+                "SchedulerMessage {}/{} {} bytes",
+                it.framework_id,
+                it.executor_id,
+                it.data.len()
+            ),
             Some(ToAgent::Shutdown(it)) => format!("Shutdown: {}", it.message),
             Some(ToAgent::Leader(it)) => format!("Leader {}", it.address),
-            Some(ToAgent::KillUnknown(it)) => format!("KillUnknown {}/{}", it.framework_id, it.task_id),
+            Some(ToAgent::KillUnknown(it)) => {
+                format!("KillUnknown {}/{}", it.framework_id, it.task_id)
+            }
             None => "nothing".to_owned(),
         },
     }
@@ -169,21 +262,37 @@ fn message(message: &Message) -> String {
 
 fn event(event: &Event) -> String {
     match event {
-        Event::Subscribed { framework_id, heartbeat_interval_seconds, .. } => {
+        Event::Subscribed {
+            framework_id,
+            heartbeat_interval_seconds,
+            ..
+        } => {
             format!("SUBSCRIBED {framework_id} heartbeat={heartbeat_interval_seconds}")
         }
         Event::Offers(offers) => {
             let mut text = "OFFERS".to_owned();
             for offer in offers {
-                let maintenance = if offer.unavailability.is_some() { " unavailable" } else { "" };
-                let _ = write!(text, " [{} {} role={} {}{maintenance}]", offer.id, offer.agent_id, offer.role, offer.resources);
+                let maintenance = if offer.unavailability.is_some() {
+                    " unavailable"
+                } else {
+                    ""
+                };
+                let _ = write!(
+                    text,
+                    " [{} {} role={} {}{maintenance}]",
+                    offer.id, offer.agent_id, offer.role, offer.resources
+                );
             }
             text
         }
         Event::InverseOffers(offers) => {
             let mut text = "INVERSE_OFFERS".to_owned();
             for offer in offers {
-                let agent = offer.agent_id.as_ref().map(|id| id.value.as_str()).unwrap_or_default();
+                let agent = offer
+                    .agent_id
+                    .as_ref()
+                    .map(|id| id.value.as_str())
+                    .unwrap_or_default();
                 let _ = write!(text, " [{} {agent}]", offer.id.value);
             }
             text
@@ -193,22 +302,48 @@ fn event(event: &Event) -> String {
         Event::Update(status) => update(status),
         Event::UpdateOperationStatus(status) => format!(
             "UPDATE_OPERATION_STATUS {} {} '{}' {}",
-            status.operation_id.as_ref().map(|id| id.value.as_str()).unwrap_or_default(),
+            status
+                .operation_id
+                .as_ref()
+                .map(|id| id.value.as_str())
+                .unwrap_or_default(),
             operation_state(status.state),
             status.message(),
-            status.uuid.as_ref().map(|it| uuid(&it.value)).unwrap_or_default(),
+            status
+                .uuid
+                .as_ref()
+                .map(|it| uuid(&it.value))
+                .unwrap_or_default(),
         ),
-        Event::Message { agent_id, executor_id, data } => format!("MESSAGE {agent_id} {executor_id} {} bytes", data.len()),
-        Event::Failure { agent_id, executor_id, status } => format!("FAILURE {agent_id:?} {executor_id:?} {status:?}"),
+        Event::Message {
+            agent_id,
+            executor_id,
+            data,
+        } => format!("MESSAGE {agent_id} {executor_id} {} bytes", data.len()),
+        Event::Failure {
+            agent_id,
+            executor_id,
+            status,
+        } => format!("FAILURE {agent_id:?} {executor_id:?} {status:?}"),
         Event::Error(message) => format!("ERROR {message}"),
         Event::Heartbeat => "HEARTBEAT".to_owned(),
     }
 }
 
 fn update(status: &wire::TaskStatus) -> String {
-    let source = status.source.and_then(|it| Source::try_from(it).ok()).map(|it| it.as_str_name());
-    let reason = status.reason.and_then(|it| Reason::try_from(it).ok()).map(|it| it.as_str_name());
-    let mut text = format!("UPDATE {} {}", status.task_id.value, task_state(status.state));
+    let source = status
+        .source
+        .and_then(|it| Source::try_from(it).ok())
+        .map(|it| it.as_str_name());
+    let reason = status
+        .reason
+        .and_then(|it| Reason::try_from(it).ok())
+        .map(|it| it.as_str_name());
+    let mut text = format!(
+        "UPDATE {} {}",
+        status.task_id.value,
+        task_state(status.state)
+    );
     for part in [source, reason].into_iter().flatten() {
         let _ = write!(text, " {part}");
     }
@@ -234,24 +369,39 @@ fn view(change: &ViewChange) -> String {
     match change {
         ViewChange::OfferAdded(offer) => format!("+offer {}", offer.id),
         ViewChange::OfferRemoved(id) => format!("-offer {id}"),
-        ViewChange::Framework { framework_id, connected, active, .. } => {
+        ViewChange::Framework {
+            framework_id,
+            connected,
+            active,
+            ..
+        } => {
             format!("framework {framework_id} connected={connected} active={active}")
         }
         ViewChange::FrameworkRemoved(id) => format!("-framework {id}"),
-        ViewChange::Agent { agent_id, connected, active } => {
+        ViewChange::Agent {
+            agent_id,
+            connected,
+            active,
+        } => {
             format!("agent {agent_id} connected={connected} active={active}")
         }
         ViewChange::AgentRemoved(id) => format!("-agent {id}"),
         ViewChange::InverseOfferAdded(offer) => format!("+inverse offer {}", offer.id.value),
         ViewChange::InverseOfferRemoved(id) => format!("-inverse offer {id}"),
-        ViewChange::InverseOfferAnswered { agent_id, framework_id, accepted } => {
+        ViewChange::InverseOfferAnswered {
+            agent_id,
+            framework_id,
+            accepted,
+        } => {
             format!("inverse offer answered {framework_id} {agent_id} accepted={accepted}")
         }
     }
 }
 
 fn resources(all: &[wire::Resource]) -> String {
-    Resources::from_wire(all).map(|it| it.to_string()).unwrap_or_else(|error| error.to_string())
+    Resources::from_wire(all)
+        .map(|it| it.to_string())
+        .unwrap_or_else(|error| error.to_string())
 }
 
 fn task_state(state: i32) -> &'static str {
