@@ -109,9 +109,15 @@ impl Allocator {
         let Some(framework) = self.frameworks.get_mut(id) else {
             return;
         };
-        let left: BTreeSet<Role> = framework.spec.roles.difference(&spec.roles).cloned().collect();
+        let left: BTreeSet<Role> = framework
+            .spec
+            .roles
+            .difference(&spec.roles)
+            .cloned()
+            .collect();
         framework.spec = spec;
-        self.filters.remove(|of, role, _| of == id && left.contains(role));
+        self.filters
+            .remove(|of, role, _| of == id && left.contains(role));
         self.request_all();
     }
 
@@ -153,8 +159,12 @@ impl Allocator {
     /// Offers for these roles again, and their filters are dropped.
     pub fn revive(&mut self, id: &FrameworkId, roles: &[Role]) {
         if let Some(framework) = self.frameworks.get_mut(id) {
-            framework.spec.suppressed.retain(|role| !roles.contains(role));
-            self.filters.remove(|of, role, _| of == id && roles.contains(role));
+            framework
+                .spec
+                .suppressed
+                .retain(|role| !roles.contains(role));
+            self.filters
+                .remove(|of, role, _| of == id && roles.contains(role));
             self.request_all();
         }
     }
@@ -241,7 +251,12 @@ impl Allocator {
     // ------------------------------------------------------------ allocations
 
     /// Resources (with their allocation roles) that a framework holds already.
-    pub fn add_allocation(&mut self, framework: &FrameworkId, agent: &AgentId, resources: &Resources) {
+    pub fn add_allocation(
+        &mut self,
+        framework: &FrameworkId,
+        agent: &AgentId,
+        resources: &Resources,
+    ) {
         if let Some(it) = self.agents.get_mut(agent) {
             it.allocated
                 .entry(framework.clone())
@@ -304,7 +319,10 @@ impl Allocator {
     fn count(&mut self, framework: &FrameworkId, resources: &Resources) {
         if let Some(it) = self.frameworks.get_mut(framework) {
             for (role, part) in resources.allocations() {
-                it.allocated.entry(role).or_default().add(&part.quantities());
+                it.allocated
+                    .entry(role)
+                    .or_default()
+                    .add(&part.quantities());
             }
         }
     }
@@ -383,7 +401,10 @@ impl Allocator {
                 let counted = expected.remove(role).unwrap_or_default();
                 assert_eq!(*amounts, counted, "{id} in {role}");
             }
-            assert!(expected.values().all(Quantities::is_empty), "{id}: {expected:?}");
+            assert!(
+                expected.values().all(Quantities::is_empty),
+                "{id}: {expected:?}"
+            );
         }
     }
 }

@@ -26,10 +26,12 @@ pub(crate) fn allow(constraints: &OfferConstraints, role: &Role, agent: &AgentSp
     let Some(of_role) = constraints.role_constraints.get(role.as_str()) else {
         return true;
     };
-    of_role
-        .groups
-        .iter()
-        .any(|group| group.attribute_constraints.iter().all(|it| holds(it, agent)))
+    of_role.groups.iter().any(|group| {
+        group
+            .attribute_constraints
+            .iter()
+            .all(|it| holds(it, agent))
+    })
 }
 
 /// What a selector finds.
@@ -47,10 +49,7 @@ fn holds(constraint: &AttributeConstraint, agent: &AgentSpec) -> bool {
     match (predicate, &found) {
         (Predicate::Exists(_), found) => !matches!(found, Found::Nothing),
         (Predicate::NotExists(_), found) => matches!(found, Found::Nothing),
-        (
-            Predicate::TextEquals(_) | Predicate::TextMatches(_),
-            Found::Nothing,
-        ) => false,
+        (Predicate::TextEquals(_) | Predicate::TextMatches(_), Found::Nothing) => false,
         (_, Found::Nothing | Found::NotText) => true,
         (Predicate::TextEquals(it), Found::Text(text)) => it.value == *text,
         (Predicate::TextNotEquals(it), Found::Text(text)) => it.value != *text,
@@ -88,4 +87,3 @@ fn select<'a>(constraint: &AttributeConstraint, agent: &'a AgentSpec) -> Found<'
         },
     }
 }
-

@@ -243,7 +243,11 @@ impl Allocator {
                 .then(one.1.cmp(&other.1))
                 .then(one.2.cmp(other.2))
         });
-        ordered.extend(sorted.into_iter().map(|(_, _, id)| (role.clone(), id.clone())));
+        ordered.extend(
+            sorted
+                .into_iter()
+                .map(|(_, _, id)| (role.clone(), id.clone())),
+        );
     }
 
     fn share(&self, allocated: &Quantities, weight: u64) -> Share {
@@ -352,14 +356,22 @@ impl Allocator {
     /// Cuts unreserved, non-revocable scalars to what quotas leave (behaviour of Mesos'
     /// two stages): first only what fills the role's own guarantee, then what neither a
     /// limit nor the head-room of others forbids.
-    fn within_quota(&self, offered: &Resources, role: &Role, guaranteed: bool) -> Option<Resources> {
+    fn within_quota(
+        &self,
+        offered: &Resources,
+        role: &Role,
+        guaranteed: bool,
+    ) -> Option<Resources> {
         let top = role.top_level();
         let quota = self.quotas.get(&top);
         let consumed = self.consumed(&top);
         let mut bounds: Bounds = Bounds::new();
         if let Some(quota) = quota {
             for (name, limit) in quota.limits.iter() {
-                bounds.insert(name.clone(), limit.saturating_sub(consumed.get(name)).max(Scalar::ZERO));
+                bounds.insert(
+                    name.clone(),
+                    limit.saturating_sub(consumed.get(name)).max(Scalar::ZERO),
+                );
             }
         }
         if guaranteed {
@@ -392,14 +404,18 @@ impl Allocator {
         let mut consumed = Quantities::new();
         for agent in self.agents.values() {
             let reserved = agent.spec.total.filter(|it| {
-                it.reservation_role().is_some_and(|role| role.is_within(top))
+                it.reservation_role()
+                    .is_some_and(|role| role.is_within(top))
             });
             consumed.add(&reserved.quantities());
             for resources in agent.allocated.values() {
                 let unreserved = resources.filter(|it| {
                     it.is_unreserved()
                         && !it.revocable
-                        && it.allocation_role.as_ref().is_some_and(|role| role.is_within(top))
+                        && it
+                            .allocation_role
+                            .as_ref()
+                            .is_some_and(|role| role.is_within(top))
                 });
                 consumed.add(&unreserved.quantities());
             }
@@ -417,7 +433,9 @@ impl Allocator {
             }
             let consumed = self.consumed(role);
             for (name, guarantee) in quota.guarantees.iter() {
-                let missing = guarantee.saturating_sub(consumed.get(name)).max(Scalar::ZERO);
+                let missing = guarantee
+                    .saturating_sub(consumed.get(name))
+                    .max(Scalar::ZERO);
                 required.add_amount(name, missing);
             }
         }

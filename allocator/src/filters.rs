@@ -21,7 +21,9 @@ impl Filters {
     /// Whether an offer of `resources` was refused, or one that had all of them.
     pub(crate) fn block(&self, key: &Key, resources: &Resources) -> bool {
         let refused = self.by_key.get(key).into_iter().flatten();
-        refused.into_iter().any(|(refused, _)| refused.contains(resources))
+        refused
+            .into_iter()
+            .any(|(refused, _)| refused.contains(resources))
     }
 
     /// Drops what has expired; the agents concerned.

@@ -71,19 +71,30 @@ mod tests {
     }
 
     fn share(cpus: i64, mem: i64, weight: u64) -> Share {
-        Share::dominant(&quantities(cpus, mem), &quantities(9, 18), weight, |_| false)
+        Share::dominant(&quantities(cpus, mem), &quantities(9, 18), weight, |_| {
+            false
+        })
     }
 
     #[test]
     fn the_largest_fraction_counts() {
         // The example of the DRF paper, section 4: <1 cpu, 4 GB> against <3 cpus, 1 GB>.
-        assert_eq!(share(3, 12, 1_000_000).compare(&share(6, 2, 1_000_000)), Ordering::Equal);
-        assert_eq!(share(1, 4, 1_000_000).compare(&share(3, 1, 1_000_000)), Ordering::Less);
+        assert_eq!(
+            share(3, 12, 1_000_000).compare(&share(6, 2, 1_000_000)),
+            Ordering::Equal
+        );
+        assert_eq!(
+            share(1, 4, 1_000_000).compare(&share(3, 1, 1_000_000)),
+            Ordering::Less
+        );
     }
 
     #[test]
     fn weights_divide() {
-        assert_eq!(share(6, 0, 2_000_000).compare(&share(3, 0, 1_000_000)), Ordering::Equal);
+        assert_eq!(
+            share(6, 0, 2_000_000).compare(&share(3, 0, 1_000_000)),
+            Ordering::Equal
+        );
     }
 
     #[test]
