@@ -110,7 +110,7 @@ impl Machine {
             if !seen.insert(offer_id) {
                 return Err(format!("Duplicate offer '{offer_id}' in offer list"));
             }
-            let number = self.ids.parse_offer(offer_id.as_str());
+            let number = self.offer_number(offer_id);
             let Some(offer) = number.and_then(|number| self.offers.get(number)) else {
                 return Err(format!("Offer '{offer_id}' is no longer valid"));
             };

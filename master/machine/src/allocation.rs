@@ -253,6 +253,7 @@ impl Machine {
             unavailability: self.unavailability(&link.info.hostname, &link.address.ip),
         });
         let outstanding = Outstanding {
+            id: offer.id.clone(),
             framework_id: framework_id.clone(),
             agent_id: agent_id.clone(),
             role: role.clone(),
@@ -272,7 +273,7 @@ impl Machine {
         let offer = self.offers.remove(number)?;
         self.out
             .view
-            .push(ViewChange::OfferRemoved(self.ids.offer_id(number)));
+            .push(ViewChange::OfferRemoved(offer.id.clone()));
         Some(offer)
     }
 
@@ -293,10 +294,7 @@ impl Machine {
             &offer.resources,
             refuse,
         );
-        self.event(
-            &offer.framework_id,
-            Event::Rescind(self.ids.offer_id(number)),
-        );
+        self.event(&offer.framework_id, Event::Rescind(offer.id));
     }
 
     /// Every offer of an agent is rescinded.
@@ -342,8 +340,15 @@ impl Machine {
 
     /// The number of an outstanding offer that was made to this framework.
     pub(crate) fn own_offer(&self, framework_id: &FrameworkId, offer_id: &OfferId) -> Option<u64> {
-        let number = self.ids.parse_offer(offer_id.as_str())?;
+        let number = self.offer_number(offer_id)?;
         let offer = self.offers.get(number)?;
         (offer.framework_id == *framework_id).then_some(number)
+    }
+
+    /// The number of an offer id that may be outstanding.
+    pub(crate) fn offer_number(&self, offer_id: &OfferId) -> Option<u64> {
+        self.ids
+            .parse_offer(offer_id.as_str())
+            .or_else(|| self.offers.number_of(offer_id))
     }
 }

@@ -376,7 +376,7 @@ impl Machine {
         self.counters.add(Counter::SlaveReregistrations);
         self.bind(&agent_id, &registration, total, true);
         if adopt {
-            self.adopt(&agent_id, &registration);
+            self.adopt_reported(&agent_id, &registration);
         }
         self.compare_tasks(&agent_id, &registration, was_unreachable || known.is_none());
         self.resume_operations(&agent_id);
@@ -661,7 +661,7 @@ impl Machine {
 
     /// The log does not know the agent, or is a restored backup: what it reports is
     /// taken over, except what belongs to completed frameworks.
-    fn adopt(&mut self, agent_id: &AgentId, registration: &Registration) {
+    fn adopt_reported(&mut self, agent_id: &AgentId, registration: &Registration) {
         for payload in &registration.register.framework_info_payloads {
             self.adopt_framework(payload);
         }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use tepui_model::call::{Call, Subscribe};
-use tepui_model::id::{AgentId, FrameworkId, Principal};
+use tepui_model::id::{AgentId, FrameworkId, Principal, TaskId};
 use tepui_model::link;
 use tepui_model::wire;
 
@@ -180,6 +180,14 @@ pub enum OperatorRequest {
         agent_id: AgentId,
         /// RESERVE, UNRESERVE, CREATE, DESTROY, GROW_VOLUME or SHRINK_VOLUME.
         operation: Box<wire::offer::Operation>,
+    },
+    /// Kill one task in its framework's place, as KILL does: 202, or 404 for a task
+    /// that is not active. Not of Mesos.
+    KillTask {
+        /// Whose it is.
+        framework_id: FrameworkId,
+        /// The task.
+        task_id: TaskId,
     },
     /// UPDATE_MAINTENANCE_SCHEDULE, POST `/maintenance/schedule` (section 14).
     UpdateMaintenanceSchedule {

@@ -10,7 +10,7 @@
 //! scheduler calls, `attach` that of agents, `operator` that of operators; behind them
 //! `subscribe`, `accept`, `launch`, `offer_operations`, `kill`, `reconcile`, `updates`,
 //! `tasks`, `operations`, `unreachable`, `failover`, `drain`, `maintenance`, `settings`,
-//! `allocation`, and `heartbeat` for what time alone does.
+//! `allocation`, `adopt` (after a panic), and `heartbeat` for what time alone does.
 //!
 //! # Invariants
 //! - A step is total: refusals are outputs, nothing a client sends can panic.
@@ -24,6 +24,7 @@
 pub use tepui_model as model;
 
 mod accept;
+pub mod adopt;
 mod agents;
 mod allocation;
 mod attach;

@@ -137,7 +137,7 @@ impl Machine {
     }
 
     /// Neither used nor offered.
-    fn free_on(&self, agent_id: &AgentId) -> Resources {
+    pub(crate) fn free_on(&self, agent_id: &AgentId) -> Resources {
         let Some(link) = self.agents.get(agent_id) else {
             return Resources::default();
         };

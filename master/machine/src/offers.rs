@@ -4,14 +4,16 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use tepui_model::id::{AgentId, FrameworkId};
+use tepui_model::id::{AgentId, FrameworkId, OfferId};
 use tepui_model::resources::Resources;
 use tepui_model::role::Role;
 use tepui_model::time::Instant;
 
-/// One offer. Its id is `<master id>-O<number>`.
+/// One offer.
 #[derive(Clone, Debug)]
 pub(crate) struct Outstanding {
+    /// `<master id>-O<number>`, except for offers that a machine before this one made.
+    pub(crate) id: OfferId,
     pub(crate) framework_id: FrameworkId,
     pub(crate) agent_id: AgentId,
     pub(crate) role: Role,
@@ -27,6 +29,8 @@ pub(crate) struct Offers {
     by_agent: BTreeMap<AgentId, BTreeSet<u64>>,
     // Oldest first; only with an offer time-out. Numbers rise with time.
     by_age: BTreeMap<u64, Instant>,
+    // Of a machine before this one, whose ids have another prefix.
+    adopted: BTreeMap<OfferId, u64>,
 }
 
 impl Offers {
@@ -49,11 +53,30 @@ impl Offers {
         self.by_number.insert(number, offer);
     }
 
+    /// An offer that a machine before this one made.
+    pub(crate) fn insert_adopted(
+        &mut self,
+        number: u64,
+        offer: Outstanding,
+        expires: Option<Instant>,
+    ) {
+        self.adopted.insert(offer.id.clone(), number);
+        self.insert(number, offer, expires);
+    }
+
+    /// The number of an adopted offer.
+    pub(crate) fn number_of(&self, id: &OfferId) -> Option<u64> {
+        self.adopted.get(id).copied()
+    }
+
     pub(crate) fn remove(&mut self, number: u64) -> Option<Outstanding> {
         let offer = self.by_number.remove(&number)?;
         remove_from(&mut self.by_framework, &offer.framework_id, number);
         remove_from(&mut self.by_agent, &offer.agent_id, number);
         self.by_age.remove(&number);
+        if self.adopted.get(&offer.id) == Some(&number) {
+            self.adopted.remove(&offer.id);
+        }
         Some(offer)
     }
 
@@ -101,6 +124,13 @@ impl Offers {
             assert!(self.by_framework[&offer.framework_id].contains(number));
             assert!(self.by_agent[&offer.agent_id].contains(number));
             assert!(!offer.resources.is_empty(), "offer {number} is empty");
+        }
+        for (id, number) in &self.adopted {
+            assert!(
+                self.by_number
+                    .get(number)
+                    .is_some_and(|offer| offer.id == *id)
+            );
         }
         let mut before = Instant::ZERO;
         for (number, expires) in &self.by_age {

@@ -69,6 +69,25 @@ impl Machine {
                 self.operator_operation(&agent_id, &operation)?;
                 return Ok(Status::Accepted);
             }
+            OperatorRequest::KillTask {
+                framework_id,
+                task_id,
+            } => {
+                let active = self
+                    .state
+                    .task(&framework_id, &task_id)
+                    .is_some_and(|row| !row.unreachable && !row.completed);
+                if !active {
+                    return Err(Refused::new(
+                        Status::NotFound,
+                        format!(
+                            "task_id: no task '{task_id}' of framework '{framework_id}' is active"
+                        ),
+                    ));
+                }
+                self.kill(&framework_id, &task_id, None, None);
+                return Ok(Status::Accepted);
+            }
             OperatorRequest::UpdateMaintenanceSchedule { schedule } => {
                 self.update_schedule(schedule).map_err(bad)?;
             }

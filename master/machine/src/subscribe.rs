@@ -287,20 +287,7 @@ impl Machine {
     }
 
     fn open_session(&mut self, framework_id: &FrameworkId, session: Session) {
-        let transport = session.transport;
-        let before = self.frameworks.open(
-            framework_id,
-            session,
-            self.now,
-            self.config.heartbeat_interval,
-        );
-        debug_assert!(before.is_none(), "an older session was not closed");
-        self.out.view.push(ViewChange::Framework {
-            framework_id: framework_id.clone(),
-            connected: true,
-            active: true,
-            transport: Some(transport),
-        });
+        self.bind_session(framework_id, session);
         let subscribed = Event::Subscribed {
             framework_id: framework_id.clone(),
             heartbeat_interval_seconds: self.config.heartbeat_interval.as_secs_f64(),
@@ -308,6 +295,22 @@ impl Machine {
         };
         self.event(framework_id, subscribed);
         self.event(framework_id, Event::Heartbeat);
+    }
+
+    /// The framework is connected and wants offers.
+    pub(crate) fn bind_session(&mut self, framework_id: &FrameworkId, session: Session) {
+        let transport = session.transport;
+        let interval = self.config.heartbeat_interval;
+        let before = self
+            .frameworks
+            .open(framework_id, session, self.now, interval);
+        debug_assert!(before.is_none(), "an older session was not closed");
+        self.out.view.push(ViewChange::Framework {
+            framework_id: framework_id.clone(),
+            connected: true,
+            active: true,
+            transport: Some(transport),
+        });
         self.allocator.activate_framework(framework_id);
         self.allocation.trigger(self.now);
     }

@@ -103,6 +103,7 @@ impl History {
                 self.agents.clear();
                 vec![self.world.birth()]
             }
+            "rebirth" => self.world.rebirth(),
             "pongs" => {
                 let connection = self.world.connection(words.plain(1));
                 self.world.pongs.insert(connection);
@@ -193,7 +194,8 @@ impl History {
 
     fn next(&mut self, random: &mut Random) -> String {
         match random.below(100) {
-            0 => "birth".to_owned(),
+            0 if random.below(2) == 0 => "birth".to_owned(),
+            0 => "rebirth".to_owned(),
             1..=6 => self.subscribe(random),
             7..=8 => format!("disconnect c{}", random.below(6)),
             9..=16 => self.register(random),

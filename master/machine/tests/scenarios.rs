@@ -73,6 +73,14 @@ fn perform(world: &mut World, text: &str) -> String {
             let output = world.birth();
             trace::output(world, &output)
         }
+        // As after a panic: a new machine with the connections and offers of the old one.
+        "rebirth" => {
+            let outputs = world.rebirth();
+            outputs
+                .iter()
+                .map(|output| trace::output(world, output))
+                .collect()
+        }
         // From now on these agents answer pings.
         "pongs" => {
             for index in 1.. {

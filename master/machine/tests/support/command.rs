@@ -761,6 +761,13 @@ fn operator(world: &mut World, words: &Words<'_>) -> Input {
         "teardown" => OperatorRequest::Teardown {
             framework_id: words.plain(2).into(),
         },
+        "kill" => {
+            let (framework, task) = words.plain(2).split_once('/').expect("framework/task");
+            OperatorRequest::KillTask {
+                framework_id: framework.into(),
+                task_id: task.into(),
+            }
+        }
         "gone" => OperatorRequest::MarkAgentGone {
             agent_id: agent_id(),
         },

@@ -10,10 +10,12 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tepui_master_machine::input::{ConnectionId, Input, RequestId};
+use tepui_master_machine::adopt::{Adopted, AdoptedScheduler};
+use tepui_master_machine::input::{ConnectionId, Input, RequestId, Transport};
 use tepui_master_machine::output::{Destination, Message, Outgoing, Output, ViewChange};
 use tepui_master_machine::{Config, Machine};
-use tepui_model::id::OfferId;
+use tepui_model::event::Event;
+use tepui_model::id::{AgentId, OfferId};
 use tepui_model::offer::Offer;
 use tepui_model::time::{Instant, WallTime};
 use tepui_model::{link, log};
@@ -27,10 +29,14 @@ pub struct World {
     pub now: Instant,
     pub seed: u64,
     term: u64,
+    births: u64,
+    rebirths: u64,
     requests: u64,
     connections: BTreeMap<String, ConnectionId>,
     /// Outstanding offers, as readers see them.
     pub offers: BTreeMap<OfferId, Arc<Offer>>,
+    /// What a shell keeps for a machine that panics.
+    pub survivors: Adopted,
     /// Agents that answer pings.
     pub pongs: BTreeSet<ConnectionId>,
 }
@@ -47,9 +53,12 @@ impl World {
             now: Instant(1_000_000_000),
             seed: 7,
             term: 0,
+            births: 0,
+            rebirths: 0,
             requests: 0,
             connections: BTreeMap::new(),
             offers: BTreeMap::new(),
+            survivors: Adopted::default(),
             pongs: BTreeSet::new(),
         }
     }
@@ -93,16 +102,77 @@ impl World {
         newest.map(|offer| offer.id.clone())
     }
 
+    /// The machine is thrown away, and born in place with what outlived it.
+    pub fn rebirth(&mut self) -> Vec<Output> {
+        let mut adopted = std::mem::take(&mut self.survivors);
+        adopted.offers = self.offers.values().cloned().collect();
+        self.rebirths += 1;
+        let born = self.birth();
+        self.survivors = Adopted {
+            offers: Vec::new(),
+            ..adopted.clone()
+        };
+        let (now, wall) = (self.now, self.wall());
+        let restored = self.machine().adopt_connections(now, wall, adopted);
+        self.replicate(&restored);
+        vec![born, restored]
+    }
+
+    fn keep(&mut self, output: &Output) {
+        for outgoing in &output.send {
+            match (&outgoing.to, &outgoing.message) {
+                (Destination::Scheduler(connection), Message::Event { event, .. }) => {
+                    if let Event::Subscribed { framework_id, .. } = &**event {
+                        let name = self.connection_name(*connection);
+                        self.survivors
+                            .schedulers
+                            .retain(|it| it.framework_id != *framework_id);
+                        self.survivors.schedulers.push(AdoptedScheduler {
+                            connection: *connection,
+                            stream_id: format!("stream-{name}").into(),
+                            transport: Transport::V1Json,
+                            principal: None,
+                            framework_id: framework_id.clone(),
+                        });
+                    }
+                }
+                (Destination::Agent(connection), Message::ToAgent(message)) => {
+                    if let Some(link::master_message::Kind::Registered(it)) = &message.kind {
+                        let id = AgentId::from(it.agent_id.as_str());
+                        self.survivors.agents.retain(|(_, known)| *known != id);
+                        self.survivors.agents.push((*connection, id));
+                    }
+                }
+                (
+                    Destination::Scheduler(connection) | Destination::Agent(connection),
+                    Message::Close { .. },
+                ) => self.forget(*connection),
+                _ => {}
+            }
+        }
+    }
+
+    fn forget(&mut self, connection: ConnectionId) {
+        self.survivors
+            .schedulers
+            .retain(|it| it.connection != connection);
+        self.survivors.agents.retain(|(it, _)| *it != connection);
+    }
+
     /// A new term over what the replica holds; the machine before is thrown away.
     pub fn birth(&mut self) -> Output {
-        self.term += 1;
+        self.survivors = Adopted::default();
+        self.births += 1;
+        // In place: the same term, ids of its own.
+        self.term += u64::from(self.rebirths == 0);
+        self.rebirths = 0;
         let (machine, output) = Machine::birth(
             self.replica.clone(),
             self.term,
             self.now,
             self.wall(),
             self.seed,
-            &format!("m{}", self.term),
+            &format!("m{}", self.births),
             self.config.clone(),
         );
         self.machine = Some(machine);
@@ -117,8 +187,14 @@ impl World {
 
     pub fn step(&mut self, input: Input) -> Output {
         let (now, wall) = (self.now, self.wall());
+        if let Input::SchedulerDisconnected { connection }
+        | Input::AgentDisconnected { connection } = &input
+        {
+            self.forget(*connection);
+        }
         let output = self.machine().step(now, wall, input);
         self.replicate(&output);
+        self.keep(&output);
         output
     }
 
