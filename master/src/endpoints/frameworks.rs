@@ -150,13 +150,9 @@ fn framework(writer: &mut Writer, view: &View, id: &FrameworkId, row: &log::Fram
         if let Some(labels) = &info.labels {
             tasks::labels(it, &labels.encode_to_vec());
         }
-        let mut constraints = String::new();
-        json::encode_wire(
-            "mesos.v1.scheduler.OfferConstraints",
-            &row.offer_constraints_payload,
-            &mut constraints,
-        );
-        it.key("offer_constraints").raw(&constraints);
+        let constraints = &row.offer_constraints_payload;
+        it.key("offer_constraints")
+            .wire("mesos.v1.scheduler.OfferConstraints", constraints);
     });
 }
 
@@ -248,11 +244,11 @@ pub(crate) fn framework_v1(
         framework_info: info_v1(row),
         active: link.active,
         connected: link.connected,
-        recovered: Some(is_recovered(view, id, row)),
+        recovered: is_recovered(view, id, row),
         registered_time: Some(state::time(row.wall_registered)),
         reregistered_time: Some(state::time(row.wall_reregistered.unwrap_or(row.wall_registered))),
         unregistered_time: row.wall_unregistered.map(state::time),
-        offers: view.offers_of_framework(id).map(|it| it.to_wire()).collect(),
+        offers: view.offers_of_framework(id).map(|it| it.to_wire(resources::FORMAT)).collect(),
         allocated_resources: full(&sums.used),
         offered_resources: full(&sums.offered),
         offer_constraints: Some(

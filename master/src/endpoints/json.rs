@@ -1,7 +1,41 @@
 //! Writes JSON straight into a string: the answers can have hundreds of megabytes, and a
 //! tree of values would need several times that.
 
-use tepui_server::proto::json::{write_double, write_string};
+use tepui_server::proto::json;
+
+/// A JSON string.
+fn write_string(value: &str, out: &mut String) {
+    out.push('"');
+    for character in value.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\0'..='\x1f' | '\x7f' => {
+                out.push_str(&format!("\\u{:04x}", u32::from(character)));
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+}
+
+/// A floating-point number that reads back as the same value, always with a point.
+fn write_double(value: f64, out: &mut String) {
+    if value.is_finite() {
+        out.push_str(&format!("{value:?}"));
+    } else {
+        out.push('"');
+        out.push_str(match value {
+            _ if value.is_nan() => "NaN",
+            _ if value > 0.0 => "Infinity",
+            _ => "-Infinity",
+        });
+        out.push('"');
+    }
+}
 
 /// Where JSON is written to. Commas are set by the writer.
 #[derive(Debug, Default)]
@@ -62,6 +96,15 @@ impl Writer {
     pub(crate) fn raw(&mut self, json: &str) {
         self.before_value();
         self.out.push_str(json);
+    }
+
+    /// The message `name` that `wire` holds, as a value; nothing for bytes that are none.
+    pub(crate) fn wire(&mut self, name: &str, wire: &[u8]) {
+        let mut text = String::new();
+        match json::encode_wire(name, wire, &mut text) {
+            Ok(()) => self.raw(&text),
+            Err(_) => self.raw("{}"),
+        }
     }
 
     /// The name of the next value.

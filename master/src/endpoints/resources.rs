@@ -4,10 +4,17 @@ use super::json::Writer;
 use std::collections::BTreeMap;
 use tepui_master_machine::model::{
     Quantities, Resources, Role,
+    offer::FrameworkFormat,
     resources::{ResourceFormat, Summary, Value},
     wire,
 };
 use tepui_server::proto::json;
+
+/// Offers as operators see them.
+pub(crate) const FORMAT: FrameworkFormat = FrameworkFormat {
+    multi_role: true,
+    refinement: true,
+};
 
 /// Sums by name: amounts as numbers, ranges and sets as text.
 pub(crate) fn summary(writer: &mut Writer, resources: &Resources) {

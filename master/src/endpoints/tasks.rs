@@ -60,9 +60,7 @@ pub(crate) fn task(writer: &mut Writer, row: &log::Task) {
             ("health_check", field::HEALTH_CHECK, "mesos.v1.HealthCheck"),
         ] {
             if let Some(found) = cut(info, number) {
-                let mut text = String::new();
-                json::encode_wire(message, found, &mut text);
-                it.key(name).raw(&text);
+                it.key(name).wire(message, found);
             }
         }
     });

@@ -529,9 +529,12 @@ impl<R: Replica> Core<R> {
         } else {
             leadership.sequence += 1;
             let sequence = leadership.sequence;
+            let stamp = leadership.machine.cluster_time(now);
+            // The machine's own state moves its clock as every replica will.
+            leadership.machine.advance(stamp);
             let entry = log::Entry {
                 decided_term: leadership.term,
-                cluster_time_ns: leadership.machine.cluster_time(now).0,
+                cluster_time_ns: stamp.0,
                 operations: drain.operations,
                 state_hash: None,
             };

@@ -123,7 +123,7 @@ impl Survivors {
 
     /// Gives a new machine what the old one had.
     pub(crate) fn restore(&self, machine: &mut Machine, now: Instant, wall: WallTime) -> Output {
-        machine.adopt(
+        machine.adopt_connections(
             now,
             wall,
             Adopted {
