@@ -33,13 +33,18 @@ fn binary(name: &str) -> Result<PathBuf> {
     let mut path = std::env::current_exe()?;
     path.set_file_name(name);
     if !path.exists() {
-        bail!("{} is missing: build all binaries first (`make bench` does)", path.display());
+        bail!(
+            "{} is missing: build all binaries first (`make bench` does)",
+            path.display()
+        );
     }
     Ok(path)
 }
 
 fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
 }
 
 /// Starts a master with its files under `folder` and waits until it serves.
@@ -81,7 +86,10 @@ async fn start(name: &str, folder: &Path, port: u16, flags: &[&str]) -> Result<P
     };
     let started = Instant::now();
     loop {
-        if tokio::net::TcpStream::connect(process.address).await.is_ok() {
+        if tokio::net::TcpStream::connect(process.address)
+            .await
+            .is_ok()
+        {
             return Ok(process);
         }
         if started.elapsed() > Duration::from_secs(30) {

@@ -41,7 +41,12 @@ pub(crate) async fn run(options: Options) -> Result<Value> {
     docker
         .inspect_image(&options.image)
         .await
-        .with_context(|| format!("the engine has no image {}; scripts/test-image.sh makes it", options.image))?;
+        .with_context(|| {
+            format!(
+                "the engine has no image {}; scripts/test-image.sh makes it",
+                options.image
+            )
+        })?;
 
     let folder = tempfile::Builder::new().prefix("tepui-bench-").tempdir()?;
     let master = cluster::start_master(folder.path()).await?;

@@ -66,7 +66,9 @@ pub(crate) async fn run(options: Options) -> Result<Value> {
     };
 
     let progress = ProgressBar::new(options.agents as u64);
-    progress.set_style(ProgressStyle::with_template("{msg:32} {bar:30} {pos}/{len}")?);
+    progress.set_style(ProgressStyle::with_template(
+        "{msg:32} {bar:30} {pos}/{len}",
+    )?);
     progress.set_message("agents register");
     let counters = Arc::new(Counters::default());
     for index in 0..options.agents {
@@ -82,7 +84,11 @@ pub(crate) async fn run(options: Options) -> Result<Value> {
     let accepted = Arc::new(Accepted::default());
     for index in 0..options.frameworks {
         let info = task::framework("root", format!("bench-{index}"));
-        let transport = if options.http { Transport::Http } else { Transport::Grpc };
+        let transport = if options.http {
+            Transport::Http
+        } else {
+            Transport::Grpc
+        };
         let session = Session::start(
             tepui_scheduler_api::Options::new([master.to_string()], info).transport(transport),
         )?;
@@ -224,7 +230,8 @@ async fn fill(
     mut next: u64,
     accepted: &Accepted,
 ) -> Result<u64> {
-    let room = |name, each| (task::amount(&offer.resources, name) / each).floor() as usize;
+    let room =
+        |name: &str, each: f64| (task::amount(&offer.resources, name) / each).floor() as usize;
     let count = room("cpus", CPUS).min(room("mem", MEM_MB)).min(most);
     let mut tasks = Vec::with_capacity(count);
     for _ in 0..count {

@@ -16,8 +16,8 @@ use tepui_proto::{
     mesos::v1,
     tepui::{
         agent::v1::{
-            AgentMessage, CommandsDone, Pong, Register, TaskUpdate, agent_link_client::AgentLinkClient,
-            agent_message, master_message,
+            AgentMessage, CommandsDone, Pong, Register, TaskUpdate,
+            agent_link_client::AgentLinkClient, agent_message, master_message,
         },
         log::v1::command,
     },
@@ -73,7 +73,12 @@ pub(crate) async fn run(master: SocketAddr, index: usize, counters: Arc<Counters
     send(agent_message::Kind::Register(Register {
         info_payload: info.encode_to_vec().into(),
         // Distinct addresses: agents at the same one replace each other.
-        address: format!("127.{}.{}.{}:5051", 1 + index / 62500, index / 250 % 250, 1 + index % 250),
+        address: format!(
+            "127.{}.{}.{}:5051",
+            1 + index / 62500,
+            index / 250 % 250,
+            1 + index % 250
+        ),
         version: "1.12.0".into(),
         capabilities: [
             "MULTI_ROLE",
@@ -89,7 +94,10 @@ pub(crate) async fn run(master: SocketAddr, index: usize, counters: Arc<Counters
         ..Default::default()
     }))
     .await?;
-    let mut messages = client.attach(ReceiverStream::new(frames)).await?.into_inner();
+    let mut messages = client
+        .attach(ReceiverStream::new(frames))
+        .await?
+        .into_inner();
     let mut agent_id = None;
     while let Some(message) = messages.next().await {
         match message?.kind {
@@ -134,12 +142,7 @@ pub(crate) async fn run(master: SocketAddr, index: usize, counters: Arc<Counters
 const RUNNING: u8 = 1;
 const FINISHED: u8 = 2;
 
-fn update(
-    framework: &str,
-    task: &str,
-    agent: &Option<String>,
-    state: v1::TaskState,
-) -> TaskUpdate {
+fn update(framework: &str, task: &str, agent: &Option<String>, state: v1::TaskState) -> TaskUpdate {
     let mut uuid = *uuid::Uuid::new_v4().as_bytes();
     uuid[0] = match state {
         v1::TaskState::TaskRunning => RUNNING,

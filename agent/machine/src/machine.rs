@@ -176,7 +176,7 @@ impl Machine {
             );
             assert_eq!(
                 self.retries.contains_key(key),
-                self.registered.is_some() && !task.updates.is_empty(),
+                self.registered.is_some() && !task.updates.is_empty() && !task.progress.silent,
                 "{key:?}: the head of its stream is in flight while registered"
             );
         }

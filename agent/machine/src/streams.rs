@@ -71,6 +71,9 @@ impl Machine {
 
     fn head(&self, key: &TaskKey) -> Option<link::TaskUpdate> {
         let task = self.knowledge.tasks.get(key)?;
+        if task.progress.silent {
+            return None;
+        }
         Some(link::TaskUpdate {
             framework_id: key.0.clone(),
             status_payload: task.updates.front()?.clone(),
