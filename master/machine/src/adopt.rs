@@ -94,6 +94,8 @@ impl Machine {
             .put_attached(agent_id, connection, link, self.now, interval);
         // No ping is on its way.
         self.agents.pong(agent_id);
+        // What the old machine sent may not have left; twice is harmless.
+        self.send_pending(agent_id);
         self.offer_agent(agent_id);
         self.view_agent(agent_id);
     }

@@ -146,6 +146,13 @@ impl Machine {
         } else {
             Counter::MessagesReregisterSlave
         });
+        if let Some(bound) = self.agents.of_connection(connection).cloned()
+            && (register.agent_id.is_empty() || register.agent_id == bound.as_str())
+        {
+            // It got impatient, or lost track of its link: the answer comes again.
+            self.answer_registration(&bound, true);
+            return;
+        }
         let attached = self
             .read_registration(connection, principal.as_ref(), register)
             .and_then(|registration| self.attach(registration));
@@ -176,7 +183,7 @@ impl Machine {
     ) -> Result<Registration, Refusal> {
         if self.agents.of_connection(connection).is_some() {
             return Err(Refusal::retry(
-                "this link is registered already: open another one",
+                "another agent is registered on this link: open one for each",
             ));
         }
         let info = wire::AgentInfo::decode(register.info_payload.clone())
@@ -280,6 +287,7 @@ impl Machine {
                 repeated = Some(known);
             } else {
                 // Its work directory was wiped, or another agent has its address.
+                self.check_not_attached(&known, &registration)?;
                 self.remove_agent(&known, Leaving::Replaced);
             }
         }
@@ -290,13 +298,31 @@ impl Machine {
             }
             None => self.unused_agent_id(),
         };
-        let mut row = self.agent_row(&agent_id, &registration, &registration.total);
+        // Reservations and volumes of another id, if it remembers any, were the log's and
+        // are gone with that id.
+        let total = registration.info.resources.clone();
+        let mut row = self.agent_row(&agent_id, &registration, &total);
         row.wall_registered = self.wall.as_secs();
         self.log(Kind::PutAgent(log::PutAgent { agent: Some(row) }));
         self.counters.add(Counter::SlaveRegistrations);
-        let total = registration.total.clone();
         self.bind(&agent_id, &registration, total, false);
         Ok(())
+    }
+
+    /// Who is attached is alive: two agents say that they have the same address, as they
+    /// do when both are left at their default on the loopback device.
+    fn check_not_attached(
+        &self,
+        other: &AgentId,
+        registration: &Registration,
+    ) -> Result<(), Refusal> {
+        if !self.agents.is_attached(other) {
+            return Ok(());
+        }
+        Err(Refusal::retry(format!(
+            "agent '{other}' is attached and has the address {}, too: give each agent its own --ip and --port",
+            registration.register.address
+        )))
     }
 
     /// Somebody may have come with an id that this term would make next.
@@ -350,6 +376,7 @@ impl Machine {
             && other != agent_id
         {
             // Two agents cannot listen at one address: the other one is no more.
+            self.check_not_attached(&other, &registration)?;
             self.remove_agent(&other, Leaving::Replaced);
         }
         self.take_over_link(&agent_id);
@@ -505,6 +532,13 @@ impl Machine {
             self.now,
             self.config.agent_ping_timeout,
         );
+        self.answer_registration(agent_id, again);
+        self.offer_agent(agent_id);
+        self.view_agent(agent_id);
+    }
+
+    /// The agent's id, totals, pending commands, and a first ping.
+    fn answer_registration(&mut self, agent_id: &AgentId, again: bool) {
         let total_ping_timeout = self.config.total_ping_timeout();
         let total = self
             .state
@@ -521,13 +555,16 @@ impl Machine {
                 reregistered: again,
             }),
         );
+        self.send_pending(agent_id);
+        self.send_agent(agent_id, ToAgent::Ping(link::Ping { connected: true }));
+    }
+
+    /// Every command that the agent has not confirmed, in order.
+    pub(crate) fn send_pending(&mut self, agent_id: &AgentId) {
         let pending: Vec<_> = self.state.pending_commands(agent_id).cloned().collect();
         for command in pending {
             self.send_agent(agent_id, ToAgent::Command(log::Command::clone(&command)));
         }
-        self.send_agent(agent_id, ToAgent::Ping(link::Ping { connected: true }));
-        self.offer_agent(agent_id);
-        self.view_agent(agent_id);
     }
 
     // ------------------------------------------------------------ the log against the agent
