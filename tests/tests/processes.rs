@@ -1,6 +1,6 @@
 //! Tasks as processes: limits, kills, output.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::json;
 use std::time::Duration;
 use tepui_tests::{
