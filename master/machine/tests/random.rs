@@ -15,7 +15,7 @@ use tepui_model::event::Event;
 use tepui_model::link::master_message::Kind as ToAgent;
 use tepui_model::log::operation::Kind;
 
-const HISTORIES: u64 = 100;
+const HISTORIES: u64 = 60;
 const STEPS: usize = 250;
 
 #[test]
@@ -63,7 +63,7 @@ const FIRST: &[&str] = &[
     "pongs a2",
     "agent a0 host=h0 addr=127.0.0.1:5050 res=cpus:4;mem:512;disk:1000",
     "agent a1 host=h1 addr=127.0.0.1:5051 res=cpus:4;mem:512;disk:1000",
-    "subscribe c0 roles=a principal=p caps=RESERVATION_REFINEMENT failover=1000",
+    "subscribe c0 roles=a principal=p caps=RESERVATION_REFINEMENT,SHARED_RESOURCES failover=1000",
     "subscribe c1 failover=1000",
     "tick 2ms",
 ];
@@ -390,12 +390,14 @@ impl History {
                     random.of(&["", " shared=1"])
                 ),
                 12 => format!(
-                    "destroy volume=v{} role=a principal=p size=50 opid=o{task}",
-                    random.below(3)
+                    "destroy volume=v{} role=a principal=p size=50 opid=o{task}{}",
+                    random.below(3),
+                    random.of(&["", " shared=1"])
                 ),
                 _ => format!(
-                    "launch t{task} mem:1 volume=v{} size=50 role=a principal=p agent={agent}",
-                    random.below(3)
+                    "launch t{task},s{task} mem:1 volume=v{} size=50 role=a principal=p agent={agent}{}",
+                    random.below(3),
+                    random.of(&["", " shared=1"])
                 ),
             };
             let _ = write!(rest, " | {operation}");
