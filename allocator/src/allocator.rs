@@ -258,13 +258,12 @@ impl Allocator {
         resources: &Resources,
     ) {
         if let Some(it) = self.agents.get_mut(agent) {
-            it.allocated
-                .entry(framework.clone())
-                .or_default()
-                .add(resources);
+            let allocated = it.allocated.entry(framework.clone()).or_default();
+            let counted = not_held(resources, allocated);
+            allocated.add(resources);
             it.available
                 .saturating_sub(&resources.unallocate().non_shared());
-            self.count(framework, resources);
+            self.count(framework, &counted);
         }
     }
 
@@ -279,14 +278,16 @@ impl Allocator {
         refuse: Option<Duration>,
     ) {
         if let Some(it) = self.agents.get_mut(agent) {
+            let mut freed = Resources::new();
             if let Some(allocated) = it.allocated.get_mut(framework) {
                 allocated.saturating_sub(resources);
+                freed = not_held(resources, allocated);
                 if allocated.is_empty() {
                     it.allocated.remove(framework);
                 }
             }
             it.refresh();
-            self.uncount(framework, resources);
+            self.uncount(framework, &freed);
             self.candidates.insert(agent.clone());
             let known = self.frameworks.contains_key(framework);
             if let (Some(refuse), true) = (refuse, known) {
@@ -309,10 +310,12 @@ impl Allocator {
         if let Some(it) = self.agents.get_mut(agent) {
             let allocated = it.allocated.entry(framework.clone()).or_default();
             allocated.saturating_sub(from);
+            let freed = not_held(from, allocated);
+            let counted = not_held(to, allocated);
             allocated.add(to);
             it.refresh();
-            self.uncount(framework, from);
-            self.count(framework, to);
+            self.uncount(framework, &freed);
+            self.count(framework, &counted);
         }
     }
 
@@ -407,4 +410,10 @@ impl Allocator {
             );
         }
     }
+}
+
+/// Without the shared resources of which a copy is held besides: each counts once for a
+/// framework and agent, however often it is used.
+fn not_held(resources: &Resources, held: &Resources) -> Resources {
+    resources.filter(|it| !it.shared || !held.contains_resource(it))
 }
