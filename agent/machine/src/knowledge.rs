@@ -129,7 +129,7 @@ impl Knowledge {
             Kind::ForgetOperation(it) => {
                 self.operations.remove(&it.operation_uuid);
             }
-            Kind::Draining(it) => self.draining = it.draining.then(|| it.clone()),
+            Kind::Draining(it) => self.draining = it.draining.then_some(*it),
         }
     }
 
@@ -180,7 +180,7 @@ impl Knowledge {
             }
         }
         records.extend(self.operations.values().cloned().map(Kind::Operation));
-        records.extend(self.draining.clone().map(Kind::Draining));
+        records.extend(self.draining.map(Kind::Draining));
         let record = |kind| link::Record { kind: Some(kind) };
         records.into_iter().map(record).collect()
     }

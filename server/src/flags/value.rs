@@ -46,7 +46,7 @@ pub fn print_duration(duration: Duration) -> String {
     let nanoseconds = duration.as_nanos();
     let (name, unit) = DURATIONS
         .iter()
-        .find(|(_, unit)| nanoseconds >= u128::from(*unit) && nanoseconds % u128::from(*unit) == 0)
+        .find(|(_, unit)| nanoseconds >= u128::from(*unit) && nanoseconds.is_multiple_of(u128::from(*unit)))
         .copied()
         .unwrap_or(("ns", 1));
     format!("{}{name}", nanoseconds / u128::from(unit))
