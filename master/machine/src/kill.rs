@@ -76,18 +76,22 @@ impl Machine {
         self.send_agent(agent_id, ToAgent::Command(command));
     }
 
-    /// SHUTDOWN of an executor: no acknowledgement, nothing for unknown ones.
+    /// SHUTDOWN of an executor: no acknowledgement, nothing for unknown ones. A command
+    /// task is an executor of its own, named like the task.
     pub(crate) fn shutdown_executor(
         &mut self,
         framework_id: &FrameworkId,
         agent_id: &AgentId,
         executor_id: &ExecutorId,
     ) {
-        if self
-            .state
-            .executor(framework_id, agent_id, executor_id)
-            .is_none()
-        {
+        let executor = self.state.executor(framework_id, agent_id, executor_id);
+        let task = self.state.task(framework_id, &executor_id.as_str().into());
+        let runs = task.is_some_and(|row| {
+            row.agent_id == agent_id.as_str()
+                && row.executor_id.is_empty()
+                && !is_terminal(row.state)
+        });
+        if executor.is_none() && !runs {
             return;
         }
         let shutdown = log::ShutdownExecutor {
