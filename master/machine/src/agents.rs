@@ -139,7 +139,7 @@ impl Agents {
     }
 
     /// Every admitted agent, in order of its id.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&AgentId, &Link)> {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&AgentId, &Link)> {
         self.links.iter()
     }
 

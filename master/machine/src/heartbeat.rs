@@ -21,5 +21,6 @@ impl Machine {
             self.make_inverse_offers();
         }
         self.run_allocation();
+        self.collect_garbage();
     }
 }

@@ -9,7 +9,7 @@
 //! Coordinators are `impl Machine` blocks, one concern a file: `calls` is the door of
 //! scheduler calls, `attach` that of agents, `operator` that of operators; behind them
 //! `subscribe`, `accept`, `launch`, `offer_operations`, `kill`, `reconcile`, `updates`,
-//! `tasks`, `operations`, `unreachable`, `failover`, `drain`, `maintenance`, `settings`,
+//! `tasks`, `operations`, `unreachable`, `failover`, `drain`, `maintenance`, `settings`, `gc`,
 //! `allocation`, `adopt` (after a panic), and `heartbeat` for what time alone does.
 //!
 //! # Invariants
@@ -34,6 +34,7 @@ pub mod counters;
 mod drain;
 mod failover;
 mod frameworks;
+mod gc;
 mod heartbeat;
 mod ids;
 pub mod input;

@@ -21,6 +21,7 @@ use crate::allocation::Allocation;
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::frameworks::Frameworks;
+use crate::gc;
 use crate::ids::Ids;
 use crate::input::{ConnectionId, Input, RequestId};
 use crate::inverse_offers::InverseOffers;
@@ -44,6 +45,8 @@ pub struct Machine {
     pub(crate) inverse_offers: InverseOffers,
     pub(crate) allocator: Allocator,
     pub(crate) allocation: Allocation,
+    /// When agents that are away are next looked through.
+    pub(crate) gc_at: Instant,
     pub(crate) counters: Counters,
     /// Of the step that is running.
     pub(crate) now: Instant,
@@ -73,6 +76,7 @@ impl Machine {
         let allocator = Allocator::new(config.allocator.clone(), seed);
         let cluster_time_at_birth = state.cluster_time();
         let mut machine = Machine {
+            gc_at: now + gc::INTERVAL,
             allocation: Allocation::new(now, config.allocator.allocation_interval),
             state,
             ids: Ids::new(master_id, seed),
@@ -139,6 +143,7 @@ impl Machine {
             self.inverse_offers.next_deadline(),
             self.allocation.next_deadline(),
             self.allocator.next_deadline(),
+            Some(self.gc_at),
         ]
         .into_iter()
         .flatten()
