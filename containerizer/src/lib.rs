@@ -35,14 +35,22 @@
 //!   sandbox.
 //! - Only containers with this agent's `owner` are ever touched.
 
+mod archive;
+pub mod cgroups;
+pub mod checks;
 mod config;
 mod containerizer;
+pub mod docker;
 mod error;
 mod event;
 pub mod fetcher;
+pub mod process;
 mod runtime;
+pub mod sandbox;
 mod spec;
 pub mod text;
+pub mod users;
+mod wake;
 
 pub use config::{Config, DockerConfig, LogBounds, ProcessConfig};
 pub use containerizer::Containerizer;
