@@ -24,11 +24,16 @@ use crate::output::ViewChange;
 /// gather a burst, short against a scheduler's round trip.
 const COALESCE: Duration = Duration::from_millis(1);
 
-/// When to allocate: every interval over all agents, and soon after events.
+/// Between two looks at every agent. The allocator looks by itself at whatever changed:
+/// this only bounds how long a mistake in that could last.
+const FULL_INTERVAL: Duration = Duration::from_secs(60);
+
+/// When to allocate: every interval, and soon after events.
 #[derive(Debug)]
 pub(crate) struct Allocation {
     interval: Duration,
     next_batch: Instant,
+    next_full: Instant,
     triggered: Option<Instant>,
     // Agents that the allocator was told of.
     agents: BTreeSet<AgentId>,
@@ -39,6 +44,7 @@ impl Allocation {
         Allocation {
             interval,
             next_batch: now + interval,
+            next_full: now + FULL_INTERVAL,
             triggered: None,
             agents: BTreeSet::new(),
         }
@@ -185,7 +191,12 @@ impl Machine {
         }
         if batch {
             self.allocation.next_batch = self.now + self.allocation.interval;
-            self.allocator.request_all();
+            // With quotas, what is given back on one agent makes room on the others.
+            let full = self.allocation.next_full <= self.now;
+            if full || self.state.quotas().len() > 0 {
+                self.allocation.next_full = self.now + FULL_INTERVAL;
+                self.allocator.request_all();
+            }
         }
         self.allocation.triggered = None;
         self.counters.add(Counter::AllocationRuns);

@@ -43,12 +43,11 @@ impl Machine {
             .collect();
         known.sort_by(|one, other| one.0.total_cmp(&other.0).then_with(|| one.1.cmp(&other.1)));
         let surplus = known.len().saturating_sub(MAX_COUNT);
-        let mut dropped = 0;
         for (position, (since, agent_id)) in known.into_iter().enumerate() {
             if since >= oldest_kept && position >= surplus {
                 break;
             }
-            if dropped == BATCH {
+            if position == BATCH {
                 self.gc_at = self.now + Duration::from_secs(1);
                 break;
             }
@@ -56,7 +55,6 @@ impl Machine {
                 agent_id: agent_id.as_str().to_owned(),
                 wall_time: self.wall.as_secs(),
             }));
-            dropped += 1;
         }
     }
 }
