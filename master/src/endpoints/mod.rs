@@ -6,6 +6,8 @@
 pub(crate) mod agents;
 pub(crate) mod frameworks;
 pub(crate) mod json;
+pub(crate) mod maintenance;
+pub(crate) mod operations;
 pub(crate) mod resources;
 pub(crate) mod roles;
 pub(crate) mod state;

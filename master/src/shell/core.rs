@@ -245,8 +245,8 @@ impl<R: Replica> Core<R> {
             }
             Taken::Control(Control::Replica(_)) | Taken::Timeout => {}
             Taken::Inputs(inputs) => {
-                for input in inputs {
-                    self.parts.destinations.close(input.source);
+                for Delivery { source, input } in inputs {
+                    self.refuse(source, &input);
                 }
             }
         }
@@ -432,7 +432,9 @@ impl<R: Replica> Core<R> {
                 Err(panic) => {
                     self.survive(slot, std::mem::take(drain), source, &kept, panic.as_ref());
                     // Those behind it in the same turn are of the connection to blame.
-                    drop(inputs);
+                    for Delivery { source, input } in inputs {
+                        self.refuse(source, &input);
+                    }
                     return true;
                 }
             }
@@ -455,8 +457,10 @@ impl<R: Replica> Core<R> {
         let text = panic_text(panic);
         tracing::error!(?source, text, "a step panicked; its connection is closed");
         self.dump(source, input, &text);
-        self.parts.intake.discard(source);
-        self.parts.destinations.close(source);
+        for input in self.parts.intake.discard(source) {
+            self.refuse(source, &input);
+        }
+        self.refuse(source, input);
         let principal = leadership.survivors.blame(source, input);
         if let Some(principal) = principal {
             let until = SystemInstant::now() + HOLD_OFF;
@@ -502,6 +506,21 @@ impl<R: Replica> Core<R> {
                     }
                 }
             }
+        }
+    }
+
+    /// Ends what hangs on an input that will not be stepped.
+    fn refuse(&self, source: ConnectionId, input: &Input) {
+        let destinations = &self.parts.destinations;
+        destinations.close(source);
+        match input {
+            Input::SchedulerCall(call) => {
+                if let Some(reply) = call.reply {
+                    destinations.forget_request(reply);
+                }
+            }
+            Input::Operator(it) => destinations.forget_request(it.reply),
+            _ => {}
         }
     }
 

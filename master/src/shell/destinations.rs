@@ -87,6 +87,11 @@ impl Destinations {
         (id, receiver)
     }
 
+    /// Nobody waits for this answer any more; a receiver that is left gets an error.
+    pub(crate) fn forget_request(&self, id: RequestId) {
+        self.lock().requests.remove(&id);
+    }
+
     /// Delivers messages in order; returns the streams that were closed because their
     /// reader is too slow.
     pub(crate) fn deliver(&self, messages: Vec<Outgoing>) -> Vec<ConnectionId> {

@@ -145,13 +145,14 @@ impl<C> Intake<C> {
         }
     }
 
-    /// Forgets what a connection still wanted: it is to blame for a panic.
-    pub(crate) fn discard(&self, source: ConnectionId) {
+    /// Takes out what a connection still wanted: it is to blame for a panic.
+    pub(crate) fn discard(&self, source: ConnectionId) -> Vec<Input> {
         let mut inner = self.lock();
-        if let Some(queue) = inner.queues.get_mut(&source) {
-            queue.room.add_permits(queue.inputs.len());
-            queue.inputs.clear();
-        }
+        let Some(queue) = inner.queues.get_mut(&source) else {
+            return Vec::new();
+        };
+        queue.room.add_permits(queue.inputs.len());
+        queue.inputs.drain(..).collect()
     }
 
     /// The next thing to do, waiting until `deadline` at most (for ever when `None`).
@@ -192,6 +193,11 @@ impl<C> Intake<C> {
         inner.turn().map(Taken::Inputs)
     }
 
+    /// Inputs that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().queues.values().map(|it| it.inputs.len()).sum()
+    }
+
     /// Only what the replica has to say, until `deadline`: used while no step may run.
     pub(crate) fn take_control(&self, deadline: Option<Instant>) -> Option<Control<C>> {
         let mut inner = self.lock();
@@ -222,8 +228,16 @@ impl<C> Intake<C> {
 impl<C> Inner<C> {
     /// One connection's turn; agents before clients.
     fn turn(&mut self) -> Option<Vec<Delivery>> {
-        let ring = self.rings.iter_mut().find(|ring| !ring.is_empty())?;
-        let source = ring.pop_front()?;
+        let (ring, source) = loop {
+            let ring = self.rings.iter_mut().find(|ring| !ring.is_empty())?;
+            let source = ring.pop_front()?;
+            // Discarded, and perhaps closed since: its turn is nobody's.
+            match self.queues.get_mut(&source) {
+                Some(queue) if !queue.inputs.is_empty() => break (ring, source),
+                Some(queue) => queue.listed = false,
+                None => {}
+            }
+        };
         let queue = self.queues.get_mut(&source)?;
         let count = queue.inputs.len().min(QUANTUM);
         let turn = queue

@@ -1,8 +1,19 @@
 //! The master's shell: threads, sockets, clocks and disks around the pure machine.
 
+pub(crate) mod agent_links;
 pub(crate) mod core;
 pub(crate) mod destinations;
+pub(crate) mod door;
+pub(crate) mod grpc;
+pub(crate) mod http;
+pub(crate) mod http_scheduler;
 pub(crate) mod intake;
+pub(crate) mod metrics;
+pub(crate) mod operator;
+pub(crate) mod operator_events;
+pub(crate) mod operator_stream;
 pub(crate) mod raft;
+pub(crate) mod reads;
 pub(crate) mod survivors;
 pub(crate) mod view_thread;
+pub(crate) mod writes;

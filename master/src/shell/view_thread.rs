@@ -4,7 +4,10 @@
 //! answered sees it. A read gets a snapshot ([`View`] is cheap to clone: rows are shared)
 //! and does its work elsewhere; reads that wait together share one.
 
-use crate::view::View;
+use crate::{
+    shell::operator_events::{Feed, Sink},
+    view::View,
+};
 use std::{sync::Arc, thread::JoinHandle};
 use tepui_master_machine::{model::log, output::ViewChange};
 use tepui_state::ClusterState;
@@ -22,27 +25,12 @@ pub(crate) enum ViewMessage {
     },
     /// A read.
     Snapshot(oneshot::Sender<Arc<View>>),
-    /// An operator subscribes: the snapshot, and every later message.
-    Subscribe(Box<dyn Subscriber>),
+    /// An operator subscribes: a snapshot, and every later event.
+    Subscribe(Sink),
     /// The leadership ended.
     Lost,
     /// End the thread.
     Stop,
-}
-
-/// Someone who follows every change from a snapshot on. Never waits.
-pub(crate) trait Subscriber: Send + std::fmt::Debug {
-    /// The state at the beginning.
-    fn begin(&mut self, view: &View);
-    /// A change, and the view that has it. False ends the subscription.
-    fn change(&mut self, view: &View, update: &Change<'_>) -> bool;
-}
-
-/// One update for a subscriber.
-#[derive(Debug)]
-pub(crate) struct Change<'a> {
-    pub(crate) operations: &'a [log::Operation],
-    pub(crate) changes: &'a [ViewChange],
 }
 
 /// The handle of the thread. Unbounded: the producers are the machine's thread, which is
@@ -53,15 +41,15 @@ pub(crate) struct ViewHandle {
 }
 
 impl ViewHandle {
-    /// Starts the thread.
+    /// Starts the thread. `subscribers` is how many operators may subscribe at a time.
     ///
     /// # Errors
     /// When the system has no thread to give.
-    pub(crate) fn start() -> std::io::Result<(ViewHandle, JoinHandle<()>)> {
+    pub(crate) fn start(subscribers: usize) -> std::io::Result<(ViewHandle, JoinHandle<()>)> {
         let (sender, receiver) = flume::unbounded();
         let thread = std::thread::Builder::new()
             .name("view".into())
-            .spawn(move || run(&receiver))?;
+            .spawn(move || run(&receiver, subscribers))?;
         Ok((ViewHandle { sender }, thread))
     }
 
@@ -82,10 +70,10 @@ impl ViewHandle {
 /// Updates applied before reads are looked at, at most: bounds how stale a busy view gets.
 const BATCH: usize = 256;
 
-fn run(messages: &flume::Receiver<ViewMessage>) {
+fn run(messages: &flume::Receiver<ViewMessage>, subscribers: usize) {
     let mut view: Option<View> = None;
     let mut cached: Option<Arc<View>> = None;
-    let mut subscribers: Vec<Box<dyn Subscriber>> = Vec::new();
+    let mut feed = Feed::new(subscribers);
     while let Ok(first) = messages.recv() {
         let mut reads = Vec::new();
         let mut next = Some(first);
@@ -97,25 +85,25 @@ fn run(messages: &flume::Receiver<ViewMessage>) {
                     view = Some(View::birth(*state));
                     cached = None;
                     // Their clusters' memory is gone: they subscribe again.
-                    subscribers.clear();
+                    feed.clear();
                 }
                 ViewMessage::Update { entry, changes } => {
                     cached = None;
                     if let Some(view) = &mut view {
-                        update(view, entry.as_deref(), &changes, &mut subscribers);
+                        update(view, entry.as_deref(), &changes, &mut feed);
                     }
                 }
                 ViewMessage::Snapshot(reply) => reads.push(reply),
-                ViewMessage::Subscribe(mut subscriber) => {
+                ViewMessage::Subscribe(sink) => {
                     if let Some(view) = &view {
-                        subscriber.begin(view);
-                        subscribers.push(subscriber);
+                        let snapshot = cached.get_or_insert_with(|| Arc::new(view.clone()));
+                        feed.subscribe(sink, snapshot);
                     }
                 }
                 ViewMessage::Lost => {
                     view = None;
                     cached = None;
-                    subscribers.clear();
+                    feed.clear();
                 }
                 ViewMessage::Stop => return,
             }
@@ -133,12 +121,7 @@ fn run(messages: &flume::Receiver<ViewMessage>) {
     }
 }
 
-fn update(
-    view: &mut View,
-    entry: Option<&log::Entry>,
-    changes: &[ViewChange],
-    subscribers: &mut Vec<Box<dyn Subscriber>>,
-) {
+fn update(view: &mut View, entry: Option<&log::Entry>, changes: &[ViewChange], feed: &mut Feed) {
     if let Some(entry) = entry
         && let Err(error) = view.apply_entry(entry)
     {
@@ -148,9 +131,5 @@ fn update(
     for change in changes {
         view.apply_change(change);
     }
-    let change = Change {
-        operations: entry.map_or(&[], |it| &it.operations),
-        changes,
-    };
-    subscribers.retain_mut(|it| it.change(view, &change));
+    feed.update(view, entry.map_or(&[], |it| &it.operations), changes);
 }

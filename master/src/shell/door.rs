@@ -1,0 +1,234 @@
+//! What every handler shares, and the checks that come before any of them: who asks, and
+//! whether this master is the one to answer.
+
+use crate::{
+    config::Settings,
+    endpoints::state::Identity,
+    shell::{
+        core::{ReplicaEvent, Shared},
+        destinations::{Answer, Destinations},
+        intake::{Class, Intake},
+        view_thread::ViewHandle,
+    },
+    view::View,
+};
+use axum::response::Response;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use std::sync::{Arc, atomic::AtomicUsize};
+use tepui_master_machine::{
+    input::{Input, OperatorInput, OperatorRequest, RequestId},
+    model::{Principal, wire},
+    output::Status,
+};
+use tepui_server::{auth::Realm, body::Refusal, files::Files, listener::Stop, respond, version};
+
+/// Parts of the master that its handlers share.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) settings: Settings,
+    pub(crate) intake: Arc<Intake<ReplicaEvent>>,
+    pub(crate) destinations: Arc<Destinations>,
+    pub(crate) view: ViewHandle,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) files: Files,
+    pub(crate) stop: Stop,
+    /// Seconds since the epoch.
+    pub(crate) start_time: f64,
+    /// Subscriptions of operators that are open.
+    pub(crate) subscribers: AtomicUsize,
+}
+
+/// Why something was not done: the status of Mesos and a text.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) status: StatusCode,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Failure {
+        Failure {
+            status,
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// The leadership ended while the request waited: whether it took effect is not known.
+    pub(crate) fn lost() -> Failure {
+        Failure::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "this master stopped leading before the answer was known",
+        )
+    }
+
+    pub(crate) fn response(self) -> Response {
+        respond::text(self.status, self.message)
+    }
+}
+
+impl From<Answer> for Result<StatusCode, Failure> {
+    fn from(answer: Answer) -> Self {
+        let status = StatusCode::from_u16(answer.status.http_code())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        match answer.status {
+            Status::Ok | Status::Accepted => Ok(status),
+            _ => Err(Failure::new(status, answer.message)),
+        }
+    }
+}
+
+fn realm_name(realm: Realm) -> &'static str {
+    match realm {
+        Realm::ReadOnly => "mesos-master-readonly",
+        Realm::ReadWrite => "mesos-master-readwrite",
+        Realm::Frameworks => "mesos-master-scheduler",
+        Realm::Agents => "tepui-master-agents",
+    }
+}
+
+impl App {
+    /// Who asks.
+    ///
+    /// # Errors
+    /// 401 with a challenge; 503 for somebody who is held off.
+    pub(crate) fn admit(&self, realm: Realm, headers: &HeaderMap) -> Result<Option<Principal>, Refusal> {
+        let principal = self.authenticate(realm, headers).map_err(|reason| {
+            let mut response = respond::text(StatusCode::UNAUTHORIZED, reason);
+            let challenge = format!("Basic realm=\"{}\"", realm_name(realm));
+            if let Ok(challenge) = HeaderValue::from_str(&challenge) {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            }
+            Box::new(response)
+        })?;
+        match self.is_held_off(principal.as_ref()) {
+            true => Err(Box::new(respond::text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "a request of this principal caused a failure a moment ago: it has to wait",
+            ))),
+            false => Ok(principal),
+        }
+    }
+
+    /// Who asks, for the doors that are not HTTP; the error is a text.
+    pub(crate) fn authenticate(
+        &self,
+        realm: Realm,
+        headers: &HeaderMap,
+    ) -> Result<Option<Principal>, &'static str> {
+        let header = headers.get(header::AUTHORIZATION).and_then(|it| it.to_str().ok());
+        self.settings
+            .authority
+            .admit(realm, header)
+            .map_err(|refused| refused.reason)
+    }
+
+    pub(crate) fn is_held_off(&self, principal: Option<&Principal>) -> bool {
+        self.shared.is_held_off(principal.map(Principal::as_str))
+    }
+
+    /// `host:port` of the master that leads, if any is known.
+    pub(crate) fn leader(&self) -> Option<String> {
+        self.shared.is_leading().then(|| {
+            let info = &self.settings.machine.master_info;
+            format!("{}:{}", info.hostname(), info.port)
+        })
+    }
+
+    /// Where to send a request that only a leader can answer; nothing when this is it.
+    pub(crate) fn elsewhere(&self, uri: &Uri) -> Result<(), Refusal> {
+        if self.shared.is_leading() {
+            return Ok(());
+        }
+        Err(Box::new(match self.leader() {
+            Some(leader) => {
+                let path = uri.path_and_query().map_or("/", |it| it.as_str());
+                respond::redirect(&format!("//{leader}{path}"))
+            }
+            None => no_leader(),
+        }))
+    }
+
+    /// A snapshot for a read.
+    pub(crate) async fn snapshot(&self) -> Result<Arc<View>, Failure> {
+        self.view.snapshot().await.ok_or_else(|| {
+            Failure::new(StatusCode::SERVICE_UNAVAILABLE, "no master leads at the moment")
+        })
+    }
+
+    /// Hands a request to the machine and waits for its answer.
+    pub(crate) async fn ask(&self, input: impl FnOnce(RequestId) -> Input) -> Result<StatusCode, Failure> {
+        let producer = self
+            .intake
+            .connect(self.destinations.connection(), Class::Client);
+        let (request, answer) = self.destinations.request();
+        // A client that goes away takes its interest in the answer along.
+        let _forget = Forget(&self.destinations, request);
+        producer.send(input(request)).await;
+        match answer.await {
+            Ok(answer) => answer.into(),
+            Err(_) => Err(Failure::lost()),
+        }
+    }
+
+    /// An operator's write.
+    pub(crate) async fn operate(
+        &self,
+        principal: Option<Principal>,
+        request: OperatorRequest,
+    ) -> Result<StatusCode, Failure> {
+        self.ask(|reply| {
+            Input::Operator(OperatorInput {
+                reply,
+                principal,
+                request,
+            })
+        })
+        .await
+    }
+
+    /// Who this master is.
+    pub(crate) fn identity(&self) -> Identity {
+        Identity {
+            info: self.master_info(),
+            start_time: self.start_time,
+            elected_time: self.shared.status().elected_time,
+            cluster: self.settings.cluster.clone(),
+            log_dir: self.settings.log_dir.clone(),
+            flags: self.settings.flags.rendered(),
+            version: version::fields()
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+        }
+    }
+
+    /// As SUBSCRIBED has it.
+    pub(crate) fn master_info(&self) -> wire::MasterInfo {
+        let of_term = self.shared.status().master_info;
+        match of_term.id.is_empty() {
+            true => self.settings.machine.master_info.clone(),
+            false => of_term,
+        }
+    }
+}
+
+/// 503 while nobody leads.
+pub(crate) fn no_leader() -> Response {
+    respond::text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "no master leads at the moment\n",
+    )
+}
+
+/// Forgets a request when its handler ends.
+struct Forget<'a>(&'a Destinations, RequestId);
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.0.forget_request(self.1);
+    }
+}

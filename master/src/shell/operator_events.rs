@@ -1,0 +1,254 @@
+//! Events for operators who subscribe: made from committed operations and view changes,
+//! once for all of them, and encoded once for each content type.
+
+use crate::{
+    endpoints::{agents, frameworks, tasks},
+    view::View,
+};
+use bytes::Bytes;
+use prost::Message;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+};
+use tepui_master_machine::{
+    model::{
+        id::{AgentId, FrameworkId, TaskId},
+        log::{self, operation::Kind},
+        wire::{
+            self,
+            master::{Event, event},
+        },
+    },
+    output::ViewChange,
+};
+use tepui_server::proto::{json, media::ContentType, recordio};
+use tokio::sync::mpsc;
+
+/// An event with its encodings.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) event: Event,
+    json: OnceLock<Bytes>,
+    protobuf: OnceLock<Bytes>,
+}
+
+impl Encoded {
+    pub(crate) fn new(event: Event) -> Encoded {
+        Encoded {
+            event,
+            json: OnceLock::new(),
+            protobuf: OnceLock::new(),
+        }
+    }
+
+    /// As one record.
+    pub(crate) fn record(&self, content_type: ContentType) -> Bytes {
+        match content_type {
+            ContentType::Json => self
+                .json
+                .get_or_init(|| recordio::encode(json::encode(&self.event).as_bytes()))
+                .clone(),
+            _ => self
+                .protobuf
+                .get_or_init(|| recordio::encode(&self.event.encode_to_vec()))
+                .clone(),
+        }
+    }
+}
+
+/// What a subscriber gets.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// The state at the beginning.
+    Begin(Arc<View>),
+    /// What happened later.
+    Event(Arc<Encoded>),
+}
+
+/// The end of a subscriber's queue at the view thread.
+pub(crate) type Sink = mpsc::Sender<Item>;
+
+/// Every subscriber, and what they have been told of.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    sinks: Vec<Sink>,
+    /// Subscribers at a time; the oldest goes when there is one more.
+    maximum: usize,
+    agents: BTreeSet<AgentId>,
+    frameworks: BTreeSet<FrameworkId>,
+}
+
+impl Feed {
+    pub(crate) fn new(maximum: usize) -> Feed {
+        Feed {
+            sinks: Vec::new(),
+            maximum,
+            agents: BTreeSet::new(),
+            frameworks: BTreeSet::new(),
+        }
+    }
+
+    /// Adds a subscriber, who begins with `view`.
+    pub(crate) fn subscribe(&mut self, sink: Sink, view: &Arc<View>) {
+        self.sinks.retain(|it| !it.is_closed());
+        if self.sinks.is_empty() {
+            // Nobody was told anything: what is known begins with this view.
+            self.agents = view.registered_agents().map(|(id, ..)| id.clone()).collect();
+            self.frameworks = view.state().frameworks().map(|(id, _)| id.clone()).collect();
+        }
+        if sink.try_send(Item::Begin(view.clone())).is_ok() {
+            self.sinks.push(sink);
+        }
+        if self.sinks.len() > self.maximum {
+            self.sinks.remove(0);
+        }
+    }
+
+    /// Everybody has to subscribe again.
+    pub(crate) fn clear(&mut self) {
+        self.sinks.clear();
+    }
+
+    /// Tells everybody what an entry and the changes with it brought; `view` has them.
+    pub(crate) fn update(&mut self, view: &View, operations: &[log::Operation], changes: &[ViewChange]) {
+        if self.sinks.is_empty() {
+            return;
+        }
+        let mut events = Vec::new();
+        for kind in operations.iter().filter_map(|it| it.kind.as_ref()) {
+            self.operation(view, kind, &mut events);
+        }
+        for change in changes {
+            self.change(view, change, &mut events);
+        }
+        for event in events {
+            let encoded = Arc::new(Encoded::new(event));
+            // One who does not read fast enough is dropped: its stream ends.
+            self.sinks
+                .retain(|sink| sink.try_send(Item::Event(encoded.clone())).is_ok());
+        }
+    }
+
+    fn operation(&mut self, view: &View, kind: &Kind, events: &mut Vec<Event>) {
+        match kind {
+            Kind::LaunchTask(launch) => {
+                if let Some(task) = &launch.task {
+                    let task = tasks::task_v1(task);
+                    let mut event = of(event::Type::TaskAdded);
+                    event.task_added = Some(event::TaskAdded { task });
+                    events.push(event);
+                }
+            }
+            Kind::UpdateTask(update) => events.extend(task_updated(view, update)),
+            Kind::PutFramework(put) => {
+                if let Some(row) = &put.framework {
+                    let id = FrameworkId::from(row.framework_id.as_str());
+                    // A new one is told of when it is connected, as the log says first.
+                    if self.frameworks.contains(&id) {
+                        events.extend(framework(view, &id, false));
+                    }
+                }
+            }
+            Kind::RemoveFramework(removed) => {
+                let id = FrameworkId::from(removed.framework_id.as_str());
+                self.frameworks.remove(&id);
+                let completed = view.state().completed_frameworks();
+                let row = view.state().framework(&id).or_else(|| {
+                    completed.into_iter().find(|(it, _)| **it == id).map(|(_, row)| row)
+                });
+                if let Some(row) = row {
+                    let framework_info = frameworks::info_v1(row);
+                    let mut event = of(event::Type::FrameworkRemoved);
+                    event.framework_removed = Some(event::FrameworkRemoved { framework_info });
+                    events.push(event);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn change(&mut self, view: &View, change: &ViewChange, events: &mut Vec<Event>) {
+        match change {
+            ViewChange::Framework {
+                framework_id,
+                connected: true,
+                ..
+            } => {
+                let is_new = self.frameworks.insert(framework_id.clone());
+                events.extend(framework(view, framework_id, is_new));
+            }
+            ViewChange::Framework { framework_id, .. } => {
+                if self.frameworks.contains(framework_id) {
+                    events.extend(framework(view, framework_id, false));
+                }
+            }
+            ViewChange::Agent {
+                agent_id,
+                connected: true,
+                ..
+            } => {
+                if !self.agents.contains(agent_id)
+                    && let (Some(row), Some(link)) =
+                        (view.state().agent(agent_id), view.agent_link(agent_id))
+                {
+                    self.agents.insert(agent_id.clone());
+                    let agent = agents::registered_v1(view, agent_id, row, link);
+                    let mut event = of(event::Type::AgentAdded);
+                    event.agent_added = Some(event::AgentAdded { agent });
+                    events.push(event);
+                }
+            }
+            ViewChange::AgentRemoved(agent_id) => {
+                self.agents.remove(agent_id);
+                let agent_id = agent_id.to_wire();
+                let mut event = of(event::Type::AgentRemoved);
+                event.agent_removed = Some(event::AgentRemoved { agent_id });
+                events.push(event);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// An event of a type, without content.
+pub(crate) fn of(kind: event::Type) -> Event {
+    Event {
+        r#type: Some(kind as i32),
+        ..Default::default()
+    }
+}
+
+fn framework(view: &View, id: &FrameworkId, is_new: bool) -> Option<Event> {
+    let row = view.state().framework(id).filter(|it| !it.completed)?;
+    let framework = frameworks::framework_v1(view, id, row);
+    let mut event;
+    if is_new {
+        event = of(event::Type::FrameworkAdded);
+        event.framework_added = Some(event::FrameworkAdded { framework });
+    } else {
+        event = of(event::Type::FrameworkUpdated);
+        event.framework_updated = Some(event::FrameworkUpdated { framework });
+    }
+    Some(event)
+}
+
+fn task_updated(view: &View, update: &log::UpdateTask) -> Option<Event> {
+    let status = update.status.as_ref()?;
+    let framework_id = FrameworkId::from(update.framework_id.as_str());
+    let task_id = TaskId::from(update.task_id.as_str());
+    let state = view.state();
+    let row = state.task(&framework_id, &task_id).or_else(|| {
+        let mut completed = state.completed_tasks(&framework_id);
+        completed.find(|row| row.task_id == update.task_id)
+    })?;
+    let mut event = of(event::Type::TaskUpdated);
+    event.task_updated = Some(event::TaskUpdated {
+        framework_id: wire::FrameworkId {
+            value: update.framework_id.clone(),
+        },
+        status: tasks::status_v1(row, status),
+        state: update.latest_state.unwrap_or(status.state),
+    });
+    Some(event)
+}
