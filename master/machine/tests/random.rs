@@ -13,10 +13,13 @@ use tepui_master_machine::input::ConnectionId;
 use tepui_master_machine::output::{Destination, Message, Output};
 use tepui_model::event::Event;
 use tepui_model::link::master_message::Kind as ToAgent;
+use tepui_model::log;
 use tepui_model::log::operation::Kind;
+use tepui_model::resources::{Resources, Scalar};
 
 const HISTORIES: u64 = 60;
-const STEPS: usize = 250;
+const STEPS: usize = 200;
+const CALM_STEPS: usize = 60;
 
 #[test]
 fn random_histories_keep_every_promise() {
@@ -39,6 +42,27 @@ fn random_histories_keep_every_promise() {
                 );
             }
         }
+        for command in LAST {
+            commands.push((*command).to_owned());
+            history.perform(command);
+        }
+        let mut calm = 0;
+        while calm < CALM_STEPS {
+            let command = history.next(&mut random);
+            if is_calm(&command) {
+                calm += 1;
+                commands.push(command.clone());
+                history.perform(&command);
+            }
+        }
+        commands.push("tick 2ms".to_owned());
+        history.perform("tick 2ms");
+        let idle = history.idle();
+        assert!(
+            idle.is_empty(),
+            "seed {seed}: nobody is offered {idle:?} after\n> {}",
+            commands.join("\n> ")
+        );
         let mut again = History::new(seed);
         for command in &commands {
             again.perform(command);
@@ -67,6 +91,25 @@ const FIRST: &[&str] = &[
     "subscribe c1 failover=1000",
     "tick 2ms",
 ];
+
+/// Somebody who takes whatever there is.
+const LAST: &[&str] = &[
+    "whitelist",
+    "operator quota a",
+    "subscribe c9 failover=1000",
+    "tick 2ms",
+];
+
+/// Nothing that keeps offers away from whoever came last.
+fn is_calm(command: &str) -> bool {
+    match command.split(' ').next().unwrap_or_default() {
+        "accept" => command.contains(" refuse=0 "),
+        "update" | "acknowledge" | "done" | "agent" | "detach" | "kill" | "subscribe"
+        | "disconnect" => true,
+        "tick" => command.ends_with("ms"),
+        _ => false,
+    }
+}
 
 struct History {
     world: World,
@@ -164,6 +207,55 @@ impl History {
                 }
             }
         }
+    }
+
+    /// What attached agents have and nobody uses or is offered.
+    fn idle(&self) -> Vec<String> {
+        let mut idle = Vec::new();
+        for (_, agent_id) in &self.world.survivors.agents {
+            let Some(row) = self.world.replica.agent(agent_id) else {
+                continue;
+            };
+            let admitted =
+                row.state() == log::AgentState::Admitted && row.disconnected_at_ns.is_none();
+            if !admitted || row.deactivated || row.drain.is_some() {
+                continue;
+            }
+            let mut free = Resources::from_wire(&row.total)
+                .expect("valid")
+                .unreserved();
+            for (_, _, task) in self.world.replica.tasks_of_agent(agent_id) {
+                if !task.unreachable && !tepui_state::is_terminal(task.state) {
+                    free.saturating_sub(
+                        &Resources::from_wire(&task.resources)
+                            .expect("valid")
+                            .unallocate(),
+                    );
+                }
+            }
+            for (_, _, executor) in self.world.replica.executors_of_agent(agent_id) {
+                free.saturating_sub(
+                    &Resources::from_wire(&executor.resources)
+                        .expect("valid")
+                        .unallocate(),
+                );
+            }
+            for offer in self
+                .world
+                .offers
+                .values()
+                .filter(|offer| offer.agent_id == *agent_id)
+            {
+                free.saturating_sub(&offer.resources.unallocate());
+            }
+            let some = |amount: Option<Scalar>, least: Scalar| amount.is_some_and(|it| it >= least);
+            if some(free.cpus(), Scalar::from_millis(10))
+                || some(free.mem(), Scalar::from_units(32))
+            {
+                idle.push(format!("{agent_id}: {free}"));
+            }
+        }
+        idle
     }
 
     fn learn(&mut self, output: &Output) {
