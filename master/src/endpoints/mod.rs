@@ -12,3 +12,4 @@ pub(crate) mod resources;
 pub(crate) mod roles;
 pub(crate) mod state;
 pub(crate) mod tasks;
+pub(crate) mod v1;

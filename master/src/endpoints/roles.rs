@@ -109,6 +109,7 @@ pub(crate) fn get_roles(view: &View) -> wire::master::response::GetRoles {
 }
 
 /// The quotas as a message, in the old form (`infos`) and the new one (`configs`).
+#[expect(deprecated, reason = "clients of Mesos still read the old form")]
 pub(crate) fn quota_status(view: &View) -> wire::quota::QuotaStatus {
     let mut status = wire::quota::QuotaStatus::default();
     for (role, config) in view.state().quotas() {

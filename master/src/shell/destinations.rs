@@ -74,6 +74,7 @@ impl Destinations {
     }
 
     /// Whether the stream is open.
+    #[cfg(test)]
     pub(crate) fn is_open(&self, id: ConnectionId) -> bool {
         self.lock().streams.contains_key(&id)
     }

@@ -1,7 +1,7 @@
 //! `/api/v1`: the operators' calls, by HTTP and by gRPC.
 
 use crate::{
-    endpoints::{agents, frameworks, maintenance, operations, roles, state, tasks},
+    endpoints::{agents, frameworks, maintenance, operations, roles, state, tasks, v1},
     shell::{
         door::{App, Failure},
         metrics, operator_stream,
@@ -21,7 +21,9 @@ use tepui_master_machine::{
         },
     },
 };
-use tepui_server::{auth::Realm, body, files, respond, respond::Shape, version};
+use tepui_server::{
+    auth::Realm, body, files, proto::media::ContentType, respond, respond::Shape, version,
+};
 
 /// What a call gives.
 #[derive(Debug)]
@@ -53,7 +55,11 @@ async fn try_http(app: &Arc<App>, parts: &Parts, content: Body) -> Result<Respon
     match call(app, principal, kind, decoded.message).await {
         Ok(Reply::Message(message)) => {
             let shape = Shape::of(&parts.method, &parts.headers, parts.uri.query());
-            Ok(shape.message(accept, message.as_ref()))
+            Ok(disk(move || match accept {
+                ContentType::Json => shape.body(accept.as_str(), v1::response(&message).into()),
+                _ => shape.message(accept, message.as_ref()),
+            })
+            .await)
         }
         Ok(Reply::Status(status)) => Ok(respond::empty(status)),
         Err(failure) => Err(refuse(failure)),
@@ -70,6 +76,7 @@ pub(crate) fn check(call: &Call) -> Result<Type, Failure> {
         None => return Err(missing("type")),
         Some(number) => Type::try_from(number).map_err(|_| missing("type"))?,
     };
+    #[expect(deprecated, reason = "clients of Mesos still use the older calls")]
     let (field, present) = match kind {
         Type::Unknown => {
             let reason = "a call of type UNKNOWN cannot be served";
@@ -132,6 +139,7 @@ pub(crate) async fn call(
 }
 
 /// The write that a call means; nothing for reads.
+#[expect(deprecated, reason = "clients of Mesos still use the older calls")]
 async fn write(app: &App, kind: Type, call: &Call) -> Result<Option<OperatorRequest>, Failure> {
     let agent = |id: &wire::AgentId| AgentId::from_wire(id);
     Ok(match kind {

@@ -2,7 +2,7 @@
 //! once for all of them, and encoded once for each content type.
 
 use crate::{
-    endpoints::{agents, frameworks, tasks},
+    endpoints::{agents, frameworks, tasks, v1},
     view::View,
 };
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use tepui_master_machine::{
     },
     output::ViewChange,
 };
-use tepui_server::proto::{json, media::ContentType, recordio};
+use tepui_server::proto::{media::ContentType, recordio};
 use tokio::sync::mpsc;
 
 /// An event with its encodings.
@@ -47,7 +47,7 @@ impl Encoded {
         match content_type {
             ContentType::Json => self
                 .json
-                .get_or_init(|| recordio::encode(json::encode(&self.event).as_bytes()))
+                .get_or_init(|| recordio::encode(v1::event(&self.event).as_bytes()))
                 .clone(),
             _ => self
                 .protobuf

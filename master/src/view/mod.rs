@@ -18,7 +18,7 @@ use tepui_master_machine::{
         offer::Offer,
         wire,
     },
-    output::{Transport, ViewChange},
+    output::ViewChange,
 };
 use tepui_state::ClusterState;
 
@@ -27,7 +27,6 @@ use tepui_state::ClusterState;
 pub(crate) struct FrameworkLink {
     pub(crate) connected: bool,
     pub(crate) active: bool,
-    pub(crate) transport: Option<Transport>,
 }
 
 /// Connection of an agent in this term.
@@ -110,12 +109,11 @@ impl View {
                 framework_id,
                 connected,
                 active,
-                transport,
+                ..
             } => {
                 let link = FrameworkLink {
                     connected: *connected,
                     active: *active,
-                    transport: *transport,
                 };
                 self.frameworks.insert(framework_id.clone(), link);
             }
@@ -209,13 +207,6 @@ impl View {
     /// All outstanding offers.
     pub(crate) fn offers(&self) -> impl ExactSizeIterator<Item = &Arc<Offer>> {
         self.offers.values()
-    }
-
-    /// Outstanding inverse offers.
-    pub(crate) fn inverse_offers(
-        &self,
-    ) -> impl ExactSizeIterator<Item = &Arc<wire::InverseOffer>> {
-        self.inverse_offers.values()
     }
 
     /// What frameworks answered about an agent.
