@@ -4,7 +4,7 @@ use crate::{
     input::LinkId,
     knowledge::TaskKey,
     machine::Machine,
-    output::{ContainerCommand, Launch},
+    output::{ContainerCommand, Launch, VolumeCommand},
 };
 use core::time::Duration;
 use prost::Message;
@@ -159,10 +159,17 @@ impl Machine {
                 state: TaskState::TaskFailed as i32,
                 source: Some(Source::Agent as i32),
                 reason: Some(Reason::ContainerLaunchFailed as i32),
+                executor_id: Self::executor_id(key),
                 message: Some(text.to_owned()),
                 ..Default::default()
             },
         );
+    }
+
+    /// The executor of a command task, as statuses name it.
+    pub(crate) fn executor_id(key: &TaskKey) -> Option<wire::ExecutorId> {
+        let value = key.1.clone();
+        Some(wire::ExecutorId { value })
     }
 
     /// A task that never ran and may run elsewhere.
@@ -178,6 +185,7 @@ impl Machine {
                 state: state as i32,
                 source: Some(Source::Agent as i32),
                 reason: Some(reason as i32),
+                executor_id: Self::executor_id(key),
                 message: Some(text.to_owned()),
                 ..Default::default()
             },
@@ -225,6 +233,7 @@ impl Machine {
     }
 
     fn apply_operation(&mut self, it: log::ApplyOperation) {
+        self.volumes_of(&it);
         self.record(Kind::Totals(link::Totals { total: it.total }));
         if it.operation_id.is_empty() {
             return;
@@ -246,6 +255,19 @@ impl Machine {
             framework_id: it.framework_id,
             status_payload: status.encode_to_vec().into(),
         });
+    }
+
+    /// What an operation means for the folders of persistent volumes.
+    fn volumes_of(&mut self, it: &log::ApplyOperation) {
+        let operation = wire::offer::Operation::decode(it.info_payload.clone()).unwrap_or_default();
+        if let Some(create) = operation.create {
+            let orders = create.volumes.into_iter().map(Box::new);
+            self.out.volumes.extend(orders.map(VolumeCommand::Create));
+        }
+        if let Some(destroy) = operation.destroy {
+            let orders = destroy.volumes.into_iter().map(Box::new);
+            self.out.volumes.extend(orders.map(VolumeCommand::Destroy));
+        }
     }
 
     /// Kills every task, with at most the grace period of the order.

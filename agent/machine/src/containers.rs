@@ -24,9 +24,7 @@ impl Machine {
             state: state as i32,
             source: Some(Source::Executor as i32),
             reason: (draining && killed).then_some(Reason::AgentDraining as i32),
-            executor_id: Some(wire::ExecutorId {
-                value: key.1.clone(),
-            }),
+            executor_id: Self::executor_id(key),
             container_status: self.container_status(key),
             ..Default::default()
         }
@@ -173,8 +171,8 @@ impl Machine {
                 state: state as i32,
                 source: Some(Source::Agent as i32),
                 reason: Some(reason as i32),
+                executor_id: Self::executor_id(key),
                 message: Some(message),
-                container_status: self.container_status(key),
                 ..Default::default()
             },
         );
@@ -343,8 +341,8 @@ impl Machine {
                 state: state as i32,
                 source: Some(Source::Agent as i32),
                 reason: Some(Reason::ExecutorReregistrationTimeout as i32),
+                executor_id: Self::executor_id(key),
                 message: Some("the container did not survive".to_owned()),
-                container_status: self.container_status(key),
                 ..Default::default()
             },
         );

@@ -18,6 +18,7 @@ pub use tepui_model as model;
 
 mod commands;
 mod containers;
+pub mod gc;
 pub mod input;
 pub mod knowledge;
 mod machine;

@@ -47,6 +47,7 @@ pub struct Machine {
     /// The link on which the agent is registered.
     pub(crate) registered: Option<LinkId>,
     pub(crate) registration: crate::registration::Registration,
+    pub(crate) pings: crate::registration::Pings,
     /// Heads of streams and operations in flight: when to send again, and the wait after that.
     pub(crate) retries: BTreeMap<TaskKey, crate::streams::Retry>,
     pub(crate) operation_retries: BTreeMap<String, crate::streams::Retry>,
@@ -93,6 +94,7 @@ impl Machine {
             links: BTreeMap::new(),
             registered: None,
             registration: crate::registration::Registration::default(),
+            pings: crate::registration::Pings::default(),
             retries: BTreeMap::new(),
             operation_retries: BTreeMap::new(),
             recovered: false,
@@ -144,6 +146,7 @@ impl Machine {
     }
 
     fn tick(&mut self) {
+        self.leave_if_silent();
         self.register_if_due();
         self.retry_if_due();
     }
@@ -153,6 +156,7 @@ impl Machine {
         self.registration_deadline()
             .into_iter()
             .chain(self.retry_deadline())
+            .chain(self.ping_deadline())
             .min()
     }
 

@@ -4,13 +4,17 @@ use crate::input::LinkId;
 use core::time::Duration;
 use tepui_model::{link, log, wire};
 
-/// The result of one step. Nothing in `send` and `containers` may happen before `records`
-/// are durable; `records` are already applied to the machine's own state.
+/// The result of one step. Nothing in `send`, `containers` and `process` may happen before
+/// `records` are durable; `records` are already applied to the machine's own state. What is in
+/// `volumes` happens before: a confirmed operation is on the disk, and one that was done but
+/// not confirmed comes again.
 #[must_use]
 #[derive(Debug, Default)]
 pub struct Output {
     /// For the checkpoint log, in order.
     pub records: Vec<link::Record>,
+    /// Persistent volumes to make or to destroy, in order; twice is harmless.
+    pub volumes: Vec<VolumeCommand>,
     /// Frames for masters, in order per link.
     pub send: Vec<(LinkId, link::AgentMessage)>,
     /// Orders for the containerizer, in order.
@@ -23,10 +27,20 @@ impl Output {
     /// True when nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
+            && self.volumes.is_empty()
             && self.send.is_empty()
             && self.containers.is_empty()
             && self.process.is_empty()
     }
+}
+
+/// An order about the folder of a persistent volume.
+#[derive(Clone, Debug, PartialEq)]
+pub enum VolumeCommand {
+    /// Make the folder; one that is there stays as it is.
+    Create(Box<wire::Resource>),
+    /// Destroy the folder with everything in it: the only thing that ever does.
+    Destroy(Box<wire::Resource>),
 }
 
 /// An order for the containerizer.

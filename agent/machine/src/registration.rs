@@ -30,6 +30,14 @@ pub(crate) struct Registration {
     due: Option<Instant>,
 }
 
+/// How long a registered link lives without a word of the master.
+#[derive(Debug, Default)]
+pub(crate) struct Pings {
+    /// As the master said; zero when it did not.
+    timeout: Duration,
+    due: Option<Instant>,
+}
+
 impl Machine {
     pub(crate) fn link_up(&mut self, link: LinkId) {
         self.links.insert(link, Link::default());
@@ -47,6 +55,7 @@ impl Machine {
 
     fn lose_registration(&mut self) {
         self.registered = None;
+        self.pings.due = None;
         self.retries.clear();
         self.operation_retries.clear();
     }
@@ -149,6 +158,28 @@ impl Machine {
         }
     }
 
+    pub(crate) fn ping_deadline(&self) -> Option<Instant> {
+        self.pings.due
+    }
+
+    /// A master that has fallen silent is looked for anew.
+    pub(crate) fn leave_if_silent(&mut self) {
+        let Some(link) = self.registered else { return };
+        if self.pings.due.is_some_and(|at| at <= self.now) {
+            self.lose_registration();
+            self.links.remove(&link);
+            let after = Duration::ZERO;
+            self.process(ProcessCommand::Reconnect { link, after });
+        }
+    }
+
+    /// Any word of the leader counts: it is there.
+    fn heard_from(&mut self, from: LinkId) {
+        if self.registered == Some(from) && !self.pings.timeout.is_zero() {
+            self.pings.due = Some(self.now + self.pings.timeout);
+        }
+    }
+
     // ------------------------------------------------------------ frames of masters
 
     pub(crate) fn master_message(&mut self, from: LinkId, message: link::MasterMessage) {
@@ -171,6 +202,7 @@ impl Machine {
         if !self.obey_fence(from, message.fence) {
             return;
         }
+        self.heard_from(from);
         match kind {
             From::Registered(it) => self.registered(from, it),
             From::Ping(it) => self.ping(from, it.connected),
@@ -263,6 +295,8 @@ impl Machine {
         }
         self.registered = Some(from);
         self.registration = Registration::default();
+        self.pings.timeout = Duration::from_nanos(it.total_ping_timeout_ns);
+        self.heard_from(from);
         self.resend_everything();
     }
 

@@ -176,6 +176,7 @@ impl World {
                 self.master(master_message::Kind::Registered(link::Registered {
                     agent_id: words[1].into(),
                     total,
+                    total_ping_timeout_ns: 75_000_000_000,
                     ..Default::default()
                 }))
             }
