@@ -1,1 +1,5 @@
-//! Placeholder.
+//! The agent: its shell around the pure machine.
+
+mod config;
+mod flags;
+mod resources;
