@@ -208,6 +208,8 @@ impl Machine {
             wall_time: self.wall.as_secs(),
         }));
         self.open_session(framework_id, session);
+        // Agents send at once what was not acknowledged, instead of after their back-off.
+        self.tell_agents(framework_id);
         Ok(())
     }
 
@@ -230,7 +232,6 @@ impl Machine {
         let changed = row.info_payload != info.payload
             || row.suppressed_roles != suppressed_roles
             || row.offer_constraints_payload != constraints;
-        let info_changed = row.info_payload != info.payload;
         if changed {
             let mut row = log::Framework::clone(&row);
             row.info_payload = info.payload.clone();
@@ -255,9 +256,6 @@ impl Machine {
         let active = self.frameworks.is_connected(framework_id);
         let spec = self.framework_spec(framework_id, active);
         self.allocator.update_framework(framework_id, spec);
-        if info_changed {
-            self.tell_agents(framework_id);
-        }
     }
 
     fn tell_agents(&mut self, framework_id: &FrameworkId) {
@@ -341,12 +339,16 @@ impl Machine {
         let info = info.with_id(framework_id);
         self.frameworks
             .set_format(framework_id, FrameworkFormat::of(&info));
+        let changed = known.payload != info.payload;
         self.change_framework(
             framework_id,
             info,
             &suppressed,
             update.offer_constraints_payload,
         );
+        if changed {
+            self.tell_agents(framework_id);
+        }
         self.allocation.trigger(self.now);
         Ok(())
     }
