@@ -477,6 +477,12 @@ impl Handle {
         }
     }
 
+    /// Waits until the container has to end.
+    pub(crate) async fn doomed(&self) {
+        // The sender lives in `self`, so this cannot fail.
+        let _ = self.kill.subscribe().wait_for(Option::is_some).await;
+    }
+
     fn reason(&self) -> (bool, Option<Limitation>) {
         match &*self.kill.borrow() {
             Some(kill) => (kill.asked, kill.limitation.clone()),

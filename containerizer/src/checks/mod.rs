@@ -24,7 +24,8 @@ struct Kept {
     check_last_ms: u64,
 }
 
-/// Runs the checks of a task until it is dropped.
+/// Runs the checks of a task until it is dropped or the task has to end: the failures of a
+/// dying task are no news.
 pub(crate) async fn run(inner: Arc<Inner>, handle: Arc<Handle>, started: Started) {
     let file = handle.folder.file("checks");
     let kept: Kept = read_json(&file).unwrap_or_default().unwrap_or_default();
@@ -40,7 +41,10 @@ pub(crate) async fn run(inner: Arc<Inner>, handle: Arc<Handle>, started: Started
             run_check(&inner, &handle, started.pid, check, machine).await;
         }
     };
-    tokio::join!(health, check);
+    tokio::select! {
+        _ = async { tokio::join!(health, check) } => {}
+        () = handle.doomed() => {}
+    }
 }
 
 /// Changes the file `checks`; losing it costs a first delay, no more.
