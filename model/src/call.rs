@@ -465,10 +465,18 @@ fn roles(roles: Vec<String>) -> Vec<Role> {
 }
 
 fn uuid(field: &'static str, bytes: &[u8]) -> Result<Uuid, Invalid> {
-    Uuid::from_slice(bytes).ok_or_else(|| Invalid {
+    let uuid = Uuid::from_slice(bytes).ok_or_else(|| Invalid {
         field,
         message: format!("'{field}' has {} bytes; expected 16", bytes.len()),
-    })
+    })?;
+    // Nobody makes this one, and Mesos refuses it too.
+    match bytes.iter().all(|it| *it == 0) {
+        true => Err(Invalid {
+            field,
+            message: format!("'{field}' is all zero"),
+        }),
+        false => Ok(uuid),
+    }
 }
 
 #[cfg(test)]

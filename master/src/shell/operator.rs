@@ -126,7 +126,15 @@ pub(crate) async fn call(
     call: Call,
 ) -> Result<Reply, Failure> {
     if let Some(request) = write(app, kind, &call).await? {
-        return app.operate(principal, request).await.map(Reply::Status);
+        let status = app.operate(principal, request).await;
+        // To Mesos an agent that is not there is a bad request, except when it is to be gone.
+        let status = status.map_err(|failure| match failure.status {
+            StatusCode::NOT_FOUND if kind != Type::MarkAgentGone => {
+                Failure::bad_request(failure.message)
+            }
+            _ => failure,
+        });
+        return status.map(Reply::Status);
     }
     if let (Type::SetLoggingLevel, Some(it)) = (kind, &call.set_logging_level) {
         let nanoseconds = it.duration.nanoseconds;
