@@ -45,7 +45,7 @@ impl Address {
             .strip_prefix('[')
             .and_then(|ip| ip.strip_suffix(']'))
             .unwrap_or(ip);
-        // Not std::net: it is the shell's; an address is opaque here but for its form.
+        // The standard library's addresses are the shell's: here only the form counts.
         let plausible = !ip.is_empty()
             && ip
                 .bytes()
