@@ -213,10 +213,13 @@ impl Machine {
             From::AcknowledgeOperation(it) => self.operation_acknowledged(&it.operation_uuid),
             From::UpdateFramework(it) => {
                 if self.knowledge.frameworks.contains_key(&it.framework_id) {
+                    let framework_id = it.framework_id.clone();
                     self.record(Kind::Framework(link::KnownFramework {
                         framework_id: it.framework_id,
                         info_payload: it.framework_info_payload,
                     }));
+                    // It subscribed again: what it has not acknowledged comes at once.
+                    self.resend_framework(&framework_id);
                 }
             }
             From::KillUnknown(it) => self.kill_silently(&(it.framework_id, it.task_id)),

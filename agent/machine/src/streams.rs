@@ -173,6 +173,13 @@ impl Machine {
         }
     }
 
+    /// One framework is there (again): the heads of its tasks go out at once.
+    pub(crate) fn resend_framework(&mut self, framework_id: &str) {
+        for key in self.knowledge.tasks_of(framework_id) {
+            self.send_head(&key);
+        }
+    }
+
     pub(crate) fn retry_deadline(&self) -> Option<Instant> {
         let tasks = self.retries.values();
         let operations = self.operation_retries.values();
