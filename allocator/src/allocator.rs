@@ -4,6 +4,7 @@ use crate::{
     agents::{Agent, AgentSpec},
     filters::Filters,
     frameworks::{Framework, FrameworkSpec},
+    tree::{Measure, Tree},
 };
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,6 +70,9 @@ pub struct Allocator {
     pub(crate) total: Quantities,
     /// Agents on which something changed.
     pub(crate) candidates: BTreeSet<AgentId>,
+    pub(crate) tree: Tree,
+    /// Totals or weights changed: every client's place must be found anew.
+    pub(crate) misplaced: bool,
 }
 
 impl Allocator {
@@ -87,6 +91,8 @@ impl Allocator {
             whitelist: None,
             total: Quantities::new(),
             candidates: BTreeSet::new(),
+            tree: Tree::default(),
+            misplaced: false,
         }
     }
 
@@ -101,6 +107,7 @@ impl Allocator {
     pub fn add_framework(&mut self, id: &FrameworkId, spec: FrameworkSpec) {
         self.frameworks.insert(id.clone(), Framework::new(spec));
         self.recount(id);
+        self.place(id);
         self.request_all();
     }
 
@@ -116,6 +123,10 @@ impl Allocator {
             .cloned()
             .collect();
         framework.spec = spec;
+        for role in &left {
+            self.tree.displace(role, id);
+        }
+        self.place(id);
         self.filters
             .remove(|of, role, _| of == id && left.contains(role));
         self.request_all();
@@ -123,7 +134,14 @@ impl Allocator {
 
     /// A framework is gone, and all that it used is free.
     pub fn remove_framework(&mut self, id: &FrameworkId) {
-        self.frameworks.remove(id);
+        if let Some(framework) = self.frameworks.remove(id) {
+            for role in &framework.spec.roles {
+                self.tree.displace(role, id);
+            }
+            for (role, amounts) in &framework.allocated {
+                self.tree.subtract(role, amounts);
+            }
+        }
         self.filters.remove(|of, _, _| of == id);
         for (agent_id, agent) in &mut self.agents {
             if agent.allocated.remove(id).is_some() {
@@ -137,6 +155,7 @@ impl Allocator {
     pub fn activate_framework(&mut self, id: &FrameworkId) {
         if let Some(framework) = self.frameworks.get_mut(id) {
             framework.spec.active = true;
+            self.place(id);
             self.request_all();
         }
     }
@@ -145,6 +164,7 @@ impl Allocator {
     pub fn deactivate_framework(&mut self, id: &FrameworkId) {
         if let Some(framework) = self.frameworks.get_mut(id) {
             framework.spec.active = false;
+            self.place(id);
             self.filters.remove(|of, _, _| of == id);
         }
     }
@@ -153,6 +173,7 @@ impl Allocator {
     pub fn suppress(&mut self, id: &FrameworkId, roles: &[Role]) {
         if let Some(framework) = self.frameworks.get_mut(id) {
             framework.spec.suppressed.extend(roles.iter().cloned());
+            self.place(id);
         }
     }
 
@@ -163,6 +184,7 @@ impl Allocator {
                 .spec
                 .suppressed
                 .retain(|role| !roles.contains(role));
+            self.place(id);
             self.filters
                 .remove(|of, role, _| of == id && roles.contains(role));
             self.request_all();
@@ -174,6 +196,7 @@ impl Allocator {
     /// An agent comes.
     pub fn add_agent(&mut self, id: &AgentId, spec: AgentSpec, active: bool) {
         self.total.add(&spec.total.quantities());
+        self.misplaced = true;
         if let Some(old) = self.agents.insert(id.clone(), Agent::new(spec, active)) {
             self.total.saturating_sub(&old.spec.total.quantities());
         }
@@ -187,6 +210,7 @@ impl Allocator {
         };
         let other = agent.spec.attributes != spec.attributes;
         self.total.add(&spec.total.quantities());
+        self.misplaced = true;
         self.total.saturating_sub(&agent.spec.total.quantities());
         agent.spec = spec;
         agent.refresh();
@@ -200,6 +224,7 @@ impl Allocator {
     pub fn remove_agent(&mut self, id: &AgentId) {
         if let Some(agent) = self.agents.remove(id) {
             self.total.saturating_sub(&agent.spec.total.quantities());
+            self.misplaced = true;
             for (framework, resources) in &agent.allocated {
                 self.uncount(framework, resources);
             }
@@ -228,6 +253,7 @@ impl Allocator {
         if let Some(agent) = self.agents.get_mut(id) {
             self.total.add(&total.quantities());
             self.total.saturating_sub(&agent.spec.total.quantities());
+            self.misplaced = true;
             agent.spec.total = total.clone();
             agent.refresh();
             self.candidates.insert(id.clone());
@@ -322,11 +348,11 @@ impl Allocator {
     fn count(&mut self, framework: &FrameworkId, resources: &Resources) {
         if let Some(it) = self.frameworks.get_mut(framework) {
             for (role, part) in resources.allocations() {
-                it.allocated
-                    .entry(role)
-                    .or_default()
-                    .add(&part.quantities());
+                let amounts = part.quantities();
+                self.tree.add(&role, &amounts);
+                it.allocated.entry(role).or_default().add(&amounts);
             }
+            self.place(framework);
         }
     }
 
@@ -335,7 +361,53 @@ impl Allocator {
             for (role, part) in resources.allocations() {
                 if let Some(amounts) = it.allocated.get_mut(&role) {
                     amounts.saturating_sub(&part.quantities());
+                    self.tree.subtract(&role, &part.quantities());
                 }
+            }
+            self.place(framework);
+        }
+    }
+
+    // ------------------------------------------------------------ places
+
+    pub(crate) fn measure(&self) -> Measure<'_> {
+        Measure {
+            total: &self.total,
+            excluded: &self.options.fair_sharing_excluded,
+            weights: &self.weights,
+        }
+    }
+
+    /// Puts a framework to its place in each of its roles, or out of those for which it
+    /// wants nothing.
+    fn place(&mut self, id: &FrameworkId) {
+        let none = Quantities::new();
+        let Some(framework) = self.frameworks.get(id) else {
+            return;
+        };
+        let measure = Measure {
+            total: &self.total,
+            excluded: &self.options.fair_sharing_excluded,
+            weights: &self.weights,
+        };
+        for role in &framework.spec.roles {
+            if framework.wants(role) {
+                let allocated = framework.allocated.get(role).unwrap_or(&none);
+                let given = framework.given.get(role).copied().unwrap_or(0);
+                self.tree.place(role, id, allocated, given, &measure);
+            } else {
+                self.tree.displace(role, id);
+            }
+        }
+    }
+
+    /// Finds all places anew when the totals have changed.
+    pub(crate) fn find_places(&mut self) {
+        if std::mem::take(&mut self.misplaced) {
+            self.tree.displace_all();
+            let ids: Vec<FrameworkId> = self.frameworks.keys().cloned().collect();
+            for id in ids {
+                self.place(&id);
             }
         }
     }
@@ -408,6 +480,23 @@ impl Allocator {
                 expected.values().all(Quantities::is_empty),
                 "{id}: {expected:?}"
             );
+            for role in &framework.spec.roles {
+                let listed = self.tree.clients(role).any(|it| it == id);
+                let wanted = framework.wants(role);
+                assert!(
+                    self.misplaced || listed == wanted,
+                    "{id} in {role}: {listed}"
+                );
+            }
+        }
+        for (role, own) in self.tree.own() {
+            let mut expected = Quantities::new();
+            for framework in self.frameworks.values() {
+                if let Some(amounts) = framework.allocated.get(role) {
+                    expected.add(amounts);
+                }
+            }
+            assert_eq!(expected, *own, "{role}");
         }
     }
 }

@@ -1,8 +1,6 @@
 //! One cycle: agent by agent, role by role, framework by framework.
 
-use crate::{
-    agents::Agent, allocator::Allocator, constraints, frameworks::Framework, share::Share,
-};
+use crate::{agents::Agent, allocator::Allocator, constraints, frameworks::Framework};
 use std::collections::{BTreeMap, BTreeSet};
 use tepui_model::{
     AgentId, FrameworkId, Quantities, Resource, Resources, Role, Scalar,
@@ -43,6 +41,7 @@ impl Allocator {
         for agent in self.filters.expire(now) {
             self.candidates.insert(agent);
         }
+        self.find_places();
         let mut cycle = Cycle::default();
         self.round = self.round.wrapping_add(1);
         let mut order: Vec<AgentId> = self.candidates.iter().cloned().collect();
@@ -98,15 +97,22 @@ impl Allocator {
                 }
                 // Shares move with every allotment: the order is found anew.
                 let mut given = None;
-                for (role, framework) in self.order(&done) {
-                    work += 1;
-                    if let Some(resources) =
-                        self.offerable(id, &role, &framework, guaranteed, shared_given)
-                    {
-                        given = Some((role, framework, resources));
-                        break;
+                let roles = self.tree.order(&self.measure());
+                'clients: for role in &roles {
+                    for framework in self.tree.clients(role) {
+                        let client = (role.clone(), framework.clone());
+                        if done.contains(&client) {
+                            continue;
+                        }
+                        work += 1;
+                        if let Some(resources) =
+                            self.offerable(id, role, framework, guaranteed, shared_given)
+                        {
+                            given = Some((role.clone(), framework.clone(), resources));
+                            break 'clients;
+                        }
+                        done.insert(client);
                     }
-                    done.insert((role, framework));
                 }
                 let Some((role, framework, resources)) = given else {
                     break;
@@ -128,165 +134,17 @@ impl Allocator {
         allotments: &mut Vec<Allotment>,
     ) {
         let resources = resources.allocate(&role);
-        self.add_allocation(&framework, agent, &resources);
         if let Some(it) = self.frameworks.get_mut(&framework) {
             *it.given.entry(role.clone()).or_default() += 1;
+            self.tree.give(&role);
         }
+        self.add_allocation(&framework, agent, &resources);
         allotments.push(Allotment {
             framework,
             role,
             agent: agent.clone(),
             resources,
         });
-    }
-
-    /// Clients in the order of their shares: the tree of roles from the top, and within a
-    /// role its frameworks, which compete with the role's children as one node.
-    fn order(&self, done: &BTreeSet<(Role, FrameworkId)>) -> Vec<(Role, FrameworkId)> {
-        let mut clients: BTreeMap<Role, Vec<FrameworkId>> = BTreeMap::new();
-        for (id, framework) in &self.frameworks {
-            for role in &framework.spec.roles {
-                if framework.wants(role) && !done.contains(&(role.clone(), id.clone())) {
-                    clients.entry(role.clone()).or_default().push(id.clone());
-                }
-            }
-        }
-        let mut ordered = Vec::new();
-        self.descend(None, &clients, &mut ordered);
-        ordered
-    }
-
-    /// Appends the clients below `parent` in order.
-    fn descend(
-        &self,
-        parent: Option<&Role>,
-        clients: &BTreeMap<Role, Vec<FrameworkId>>,
-        ordered: &mut Vec<(Role, FrameworkId)>,
-    ) {
-        let prefix = parent.map_or(String::new(), |it| format!("{it}/"));
-        let mut children: BTreeSet<Role> = BTreeSet::new();
-        for role in clients.keys() {
-            if let Some(rest) = role.as_str().strip_prefix(prefix.as_str())
-                && !rest.is_empty()
-                && parent != Some(role)
-            {
-                let first = rest.split('/').next().unwrap_or(rest);
-                children.insert(Role::from(format!("{prefix}{first}").as_str()));
-            }
-        }
-        // Nodes: children with their subtrees, and the frameworks of the role itself.
-        let mut nodes: Vec<(Share, u64, Option<Role>)> = children
-            .into_iter()
-            .map(|child| {
-                let (share, given) = self.subtree(&child);
-                (share, given, Some(child))
-            })
-            .collect();
-        if let Some(role) = parent.filter(|it| clients.contains_key(*it)) {
-            let (share, given) = self.own(role);
-            nodes.push((share, given, None));
-        }
-        nodes.sort_by(|one, other| {
-            one.0
-                .compare(&other.0)
-                .then(one.1.cmp(&other.1))
-                .then_with(|| one.2.cmp(&other.2))
-        });
-        for (_, _, node) in nodes {
-            match node {
-                Some(child) => self.descend_into(&child, clients, ordered),
-                None => {
-                    if let Some(role) = parent {
-                        self.append(role, clients, ordered);
-                    }
-                }
-            }
-        }
-    }
-
-    fn descend_into(
-        &self,
-        role: &Role,
-        clients: &BTreeMap<Role, Vec<FrameworkId>>,
-        ordered: &mut Vec<(Role, FrameworkId)>,
-    ) {
-        let inner = clients.keys().any(|it| it.is_strict_subrole_of(role));
-        if inner {
-            self.descend(Some(role), clients, ordered);
-        } else {
-            self.append(role, clients, ordered);
-        }
-    }
-
-    /// The frameworks of one role by their share within it.
-    fn append(
-        &self,
-        role: &Role,
-        clients: &BTreeMap<Role, Vec<FrameworkId>>,
-        ordered: &mut Vec<(Role, FrameworkId)>,
-    ) {
-        let none = Quantities::new();
-        let mut sorted: Vec<(Share, u64, &FrameworkId)> = clients
-            .get(role)
-            .into_iter()
-            .flatten()
-            .filter_map(|id| {
-                let framework = self.frameworks.get(id)?;
-                let allocated = framework.allocated.get(role).unwrap_or(&none);
-                let given = framework.given.get(role).copied().unwrap_or(0);
-                Some((self.share(allocated, 1_000_000), given, id))
-            })
-            .collect();
-        sorted.sort_by(|one, other| {
-            one.0
-                .compare(&other.0)
-                .then(one.1.cmp(&other.1))
-                .then(one.2.cmp(other.2))
-        });
-        ordered.extend(
-            sorted
-                .into_iter()
-                .map(|(_, _, id)| (role.clone(), id.clone())),
-        );
-    }
-
-    fn share(&self, allocated: &Quantities, weight: u64) -> Share {
-        Share::dominant(allocated, &self.total, weight, |name| {
-            self.options.fair_sharing_excluded.contains(name)
-        })
-    }
-
-    fn weight(&self, role: &Role) -> u64 {
-        self.weights.get(role).copied().unwrap_or(1_000_000)
-    }
-
-    /// Share and allotments of a role with its subtree.
-    fn subtree(&self, role: &Role) -> (Share, u64) {
-        let mut allocated = Quantities::new();
-        let mut given = 0;
-        for framework in self.frameworks.values() {
-            for (of, amounts) in &framework.allocated {
-                if of.is_within(role) {
-                    allocated.add(amounts);
-                }
-            }
-            let counts = framework.given.iter().filter(|(of, _)| of.is_within(role));
-            given += counts.map(|(_, count)| count).sum::<u64>();
-        }
-        (self.share(&allocated, self.weight(role)), given)
-    }
-
-    /// Share and allotments of the frameworks in a role itself.
-    fn own(&self, role: &Role) -> (Share, u64) {
-        let mut allocated = Quantities::new();
-        let mut given = 0;
-        for framework in self.frameworks.values() {
-            if let Some(amounts) = framework.allocated.get(role) {
-                allocated.add(amounts);
-            }
-            given += framework.given.get(role).copied().unwrap_or(0);
-        }
-        (self.share(&allocated, 1_000_000), given)
     }
 
     /// What of an agent the framework would be offered in the role; `None` for nothing.

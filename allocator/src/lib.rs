@@ -20,6 +20,7 @@ mod cycle;
 mod filters;
 mod frameworks;
 mod share;
+mod tree;
 
 pub use agents::AgentSpec;
 pub use allocator::{Allocator, Options, Quota};

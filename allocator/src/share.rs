@@ -40,14 +40,30 @@ impl Share {
         }
         dominant
     }
+}
 
-    /// Exact comparison of two shares: 64 x 64 x 64 bits on either side.
-    pub(crate) fn compare(&self, other: &Share) -> Ordering {
+impl Ord for Share {
+    /// Exact comparison: 64 x 64 x 64 bits on either side.
+    fn cmp(&self, other: &Share) -> Ordering {
         let left = product(self.part, other.whole, other.weight);
         let right = product(other.part, self.whole, self.weight);
         left.cmp(&right)
     }
 }
+
+impl PartialOrd for Share {
+    fn partial_cmp(&self, other: &Share) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Share {
+    fn eq(&self, other: &Share) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Share {}
 
 /// `a * b * c` as (high, low) halves of 256 bits, of which 192 are used.
 fn product(a: u64, b: u64, c: u64) -> (u128, u128) {
@@ -80,11 +96,11 @@ mod tests {
     fn the_largest_fraction_counts() {
         // The example of the DRF paper, section 4: <1 cpu, 4 GB> against <3 cpus, 1 GB>.
         assert_eq!(
-            share(3, 12, 1_000_000).compare(&share(6, 2, 1_000_000)),
+            share(3, 12, 1_000_000).cmp(&share(6, 2, 1_000_000)),
             Ordering::Equal
         );
         assert_eq!(
-            share(1, 4, 1_000_000).compare(&share(3, 1, 1_000_000)),
+            share(1, 4, 1_000_000).cmp(&share(3, 1, 1_000_000)),
             Ordering::Less
         );
     }
@@ -92,7 +108,7 @@ mod tests {
     #[test]
     fn weights_divide() {
         assert_eq!(
-            share(6, 0, 2_000_000).compare(&share(3, 0, 1_000_000)),
+            share(6, 0, 2_000_000).cmp(&share(3, 0, 1_000_000)),
             Ordering::Equal
         );
     }
