@@ -20,7 +20,9 @@ const SLEEPERS: usize = 50;
 
 #[tokio::main]
 async fn main() {
-    let shim = std::env::args().nth(1).map_or("tepui-shim".into(), PathBuf::from);
+    let shim = std::env::args()
+        .nth(1)
+        .map_or("tepui-shim".into(), PathBuf::from);
     for namespaces in [true, false] {
         for cgroups in [true, false] {
             println!("namespaces {namespaces}, cgroups {cgroups}:");
@@ -107,7 +109,10 @@ async fn measure(shim: &std::path::Path, namespaces: bool, cgroups: bool) {
             tokio::spawn(async move { containerizer.remove(&container_id).await });
         }
     }
-    println!("  {:.0} tasks of `true` a second", RATE_TASKS as f64 / begin.elapsed().as_secs_f64());
+    println!(
+        "  {:.0} tasks of `true` a second",
+        RATE_TASKS as f64 / begin.elapsed().as_secs_f64()
+    );
 
     let mut tasks = Vec::new();
     for number in 0..SLEEPERS {
@@ -125,14 +130,19 @@ async fn measure(shim: &std::path::Path, namespaces: bool, cgroups: bool) {
         let file = work.path().join(format!("containers/s{number}/state"));
         let state = std::fs::read_to_string(file).expect("state");
         for (sum, key) in sums.iter_mut().zip(["shim=", "init=", "task="]) {
-            let pid = state.lines().find_map(|it| it.strip_prefix(key)?.split(' ').next());
+            let pid = state
+                .lines()
+                .find_map(|it| it.strip_prefix(key)?.split(' ').next());
             *sum += pid.map_or(0, private_kib);
         }
     }
     let [shim, init, task] = sums.map(|it| it / SLEEPERS as u64);
     println!("  private memory per task: shim {shim} KiB, init {init} KiB, sleep {task} KiB");
     for number in 0..SLEEPERS {
-        containerizer.remove(&format!("s{number}")).await.expect("remove");
+        containerizer
+            .remove(&format!("s{number}"))
+            .await
+            .expect("remove");
     }
 }
 
@@ -146,6 +156,7 @@ fn private_kib(pid: &str) -> u64 {
 
 fn print_percentiles(what: &str, times: &mut [Duration]) {
     times.sort();
-    let at = |share: usize| times[(times.len() * share / 100).min(times.len() - 1)].as_secs_f64() * 1e3;
+    let at =
+        |share: usize| times[(times.len() * share / 100).min(times.len() - 1)].as_secs_f64() * 1e3;
     println!("  {what}: p50 {:.2} ms, p99 {:.2} ms", at(50), at(99));
 }

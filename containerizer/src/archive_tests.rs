@@ -91,7 +91,10 @@ fn hostile_entries_are_refused() {
         ("absolute link", vec![Link("a", "/etc")]),
         ("link up", vec![Link("a", "..")]),
         ("deep link up", vec![Link("d/a", "../..")]),
-        ("up behind a link", vec![Link("d/e/s", "../.."), Link("t", "d/e/s/..")]),
+        (
+            "up behind a link",
+            vec![Link("d/e/s", "../.."), Link("t", "d/e/s/..")],
+        ),
         ("through a link", vec![Link("a", "."), File("a/x", b"x")]),
         ("hard link outside", vec![Hard("a", "../precious")]),
         ("hard link to a link", vec![Link("l", "x"), Hard("a", "l")]),
@@ -144,7 +147,9 @@ fn good_archives_unpack_in_every_format() {
         for path in ["bin/tool", "bin/alias", "same", "up", "bin/down"] {
             assert_eq!(world.read(path), "tool", "{name}: {path}");
         }
-        let mode = fs::metadata(world.sandbox().join("bin/tool")).expect("stat").permissions();
+        let mode = fs::metadata(world.sandbox().join("bin/tool"))
+            .expect("stat")
+            .permissions();
         assert_eq!(mode.mode() & 0o7777, 0o755, "set-user-id must be gone");
     }
 }
@@ -175,7 +180,11 @@ fn zip_files_follow_the_same_rules() {
         ("l", Some(libc::S_IFLNK), "../precious"),
     ] {
         let world = World::new();
-        assert!(world.extract("a.zip", &zip_of(&[(name, mode, content)])).is_err());
+        assert!(
+            world
+                .extract("a.zip", &zip_of(&[(name, mode, content)]))
+                .is_err()
+        );
     }
     assert!(World::new().extract("a.zip", b"not a zip file").is_err());
 }
@@ -184,7 +193,8 @@ fn zip_files_follow_the_same_rules() {
 fn bombs_are_cut_off() {
     let zeros = vec![0; 4 << 20];
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    gz.write_all(&tar_of(&[Entry::File("zeros", &zeros)])).expect("write");
+    gz.write_all(&tar_of(&[Entry::File("zeros", &zeros)]))
+        .expect("write");
     let bomb = gz.finish().expect("finish");
     let error = World::new().extract("a.tgz", &bomb).unwrap_err();
     assert!(error.contains("more than the limit of 1MB"), "{error}");
@@ -199,6 +209,9 @@ fn a_compressed_file_loses_its_suffix() {
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gz.write_all(b"content").expect("write");
     let world = World::new();
-    assert_eq!(world.extract("data.json.gz", &gz.finish().expect("finish")), Ok(()));
+    assert_eq!(
+        world.extract("data.json.gz", &gz.finish().expect("finish")),
+        Ok(())
+    );
     assert_eq!(world.read("data.json"), "content");
 }

@@ -72,7 +72,7 @@ impl Default for DockerConfig {
 /// Settings of the process side.
 #[derive(Clone, Debug)]
 pub struct ProcessConfig {
-    /// Path of the `tepui-shim` binary.
+    /// Path of the `tepui-shim` binary; by default beside the running program, else in `PATH`.
     pub shim: PathBuf,
     /// Where the cgroup hierarchies are mounted; `None` runs tasks without cgroups (no limits,
     /// usage by process only).
@@ -94,7 +94,7 @@ pub struct ProcessConfig {
 impl Default for ProcessConfig {
     fn default() -> ProcessConfig {
         ProcessConfig {
-            shim: PathBuf::from("tepui-shim"),
+            shim: crate::process::default_shim(),
             cgroups_hierarchy: Some(PathBuf::from("/sys/fs/cgroup")),
             cgroups_root: "tepui".into(),
             enable_cfs: true,

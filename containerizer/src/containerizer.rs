@@ -19,7 +19,7 @@ use crate::{
     runtime::{Folder, now_ms, validate_id, write_atomic},
     sandbox,
     spec::{ContainerSpec, Kind, Limit},
-    users::User,
+    users::{self, User},
 };
 use futures_util::{StreamExt, stream};
 use std::{
@@ -358,12 +358,13 @@ impl Containerizer {
             .container
             .as_ref()
             .and_then(|it| it.network_infos.first().cloned());
-        let addresses = started.ip_addresses.iter().map(|ip| {
-            wire::network_info::IpAddress {
+        let addresses = started
+            .ip_addresses
+            .iter()
+            .map(|ip| wire::network_info::IpAddress {
                 protocol: None,
                 ip_address: Some(ip.clone()),
-            }
-        });
+            });
         let mut network = declared.unwrap_or_default();
         network.ip_addresses = addresses.collect();
         Ok(wire::ContainerStatus {
@@ -603,7 +604,7 @@ impl Inner {
         let spec = &handle.spec;
         let user = match (spec.kind, &self.process) {
             (Kind::Process, Some(launcher)) => launcher.user(spec)?,
-            _ => None,
+            _ => self.host_user(spec)?,
         };
         sandbox::create(&spec.sandbox, user.as_ref()).map_err(|error| {
             Failure::runtime(format!(
@@ -628,6 +629,46 @@ impl Inner {
         Ok(user)
     }
 
+    /// The host's user who owns the sandbox of a Docker task and fetches its URIs. The user in
+    /// the container may be known to the image alone; then the framework's counts. Without
+    /// either nothing may be read from the agent's own disk.
+    fn host_user(&self, spec: &ContainerSpec) -> Result<Option<User>, Failure> {
+        let switch = self.config.process.as_ref().is_none_or(|it| it.switch_user);
+        if !switch || !users::is_root() {
+            return Ok(None);
+        }
+        let names = [spec.command.user.as_deref(), spec.user.as_deref()];
+        let mut names = names
+            .into_iter()
+            .flatten()
+            .filter(|it| !it.is_empty())
+            .peekable();
+        let named = names.peek().is_some();
+        for name in names {
+            match users::find(name) {
+                Ok(Some(user)) => return Ok(Some(user)),
+                Ok(None) => {}
+                Err(error) => {
+                    return Err(Failure::runtime(format!("look up user '{name}': {error}")));
+                }
+            }
+        }
+        let local = |it: &wire::command_info::Uri| {
+            !it.value.starts_with("http://") && !it.value.starts_with("https://")
+        };
+        match spec.command.uris.iter().find(|it| named && local(it)) {
+            Some(uri) => Err(Failure::new(
+                FailureClass::Fetch,
+                format!(
+                    "Failed to fetch URI '{}': the task's user does not exist on this agent, and \
+                     only a user may read its files",
+                    uri.value
+                ),
+            )),
+            None => Ok(None),
+        }
+    }
+
     /// Watches a running container to its end and tells it.
     async fn watch(self: Arc<Self>, handle: Arc<Handle>, running: Running) {
         let id = handle.spec.container_id.clone();
@@ -639,7 +680,10 @@ impl Inner {
             }
             _ => None,
         };
-        let disk = self.config.disk_watch.filter(|_| handle.spec.amounts.disk > 0.0);
+        let disk = self
+            .config
+            .disk_watch
+            .filter(|_| handle.spec.amounts.disk > 0.0);
         let ended = async {
             match running {
                 Running::Docker(attached) => self.watch_docker(&handle, attached, started).await,
@@ -804,9 +848,10 @@ impl Inner {
                 }
             },
             (Kind::Process, _, Some(launcher)) => match launcher.find(&handle.spec, &folder) {
-                Ok(process::Found::Running(shim)) => {
-                    Some(Ok((process::started(&shim), Running::Process(Box::new(shim)))))
-                }
+                Ok(process::Found::Running(shim)) => Some(Ok((
+                    process::started(&shim),
+                    Running::Process(Box::new(shim)),
+                ))),
                 Ok(process::Found::Ended(end)) => {
                     Some(Err(self.process_termination(&handle, &end)))
                 }

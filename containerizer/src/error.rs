@@ -13,7 +13,9 @@ pub enum Error {
     #[error("container {0} was launched before")]
     Duplicate(String),
     /// The id cannot name a file.
-    #[error("container id {0:?} must be 1 to 200 letters, digits, '-', '_' or '.', not starting with '.'")]
+    #[error(
+        "container id {0:?} must be 1 to 200 letters, digits, '-', '_' or '.', not starting with '.'"
+    )]
     InvalidId(String),
     /// That containerizer is not there.
     #[error("no {0:?} containerizer on this agent: {1}")]

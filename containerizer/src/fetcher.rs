@@ -135,7 +135,9 @@ async fn one(
     Ok(())
 }
 
-async fn blocking(work: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), String> {
+async fn blocking(
+    work: impl FnOnce() -> Result<(), String> + Send + 'static,
+) -> Result<(), String> {
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(error.to_string()))
@@ -155,7 +157,10 @@ fn source(value: &str, frameworks_home: Option<&Path>) -> Result<Source, String>
         }
         let decoded = percent_encoding::percent_decode_str(path).decode_utf8();
         return Ok(Source::Local(
-            decoded.map_err(|error| error.to_string())?.into_owned().into(),
+            decoded
+                .map_err(|error| error.to_string())?
+                .into_owned()
+                .into(),
         ));
     }
     match value.split_once("://") {
@@ -289,7 +294,10 @@ fn copy(
         }
         total += count as u64;
         if total > limit {
-            return Err(format!("longer than the limit of {}", crate::text::bytes(limit)));
+            return Err(format!(
+                "longer than the limit of {}",
+                crate::text::bytes(limit)
+            ));
         }
         if cancelled.load(Ordering::Relaxed) {
             return Err("cancelled".into());
@@ -381,7 +389,10 @@ mod tests {
             let error = run(uri(value), sandbox.path(), Bounds::default())
                 .await
                 .unwrap_err();
-            assert!(error.contains(&format!("'{value}'")) && error.contains(cause), "{error}");
+            assert!(
+                error.contains(&format!("'{value}'")) && error.contains(cause),
+                "{error}"
+            );
         }
     }
 
@@ -394,8 +405,14 @@ mod tests {
         std::fs::create_dir(&sandbox).expect("create");
         let value = source.to_string_lossy().into_owned();
         for name in ["../evil", "/evil", "a/../../evil"] {
-            let it = Uri { output_file: Some(name.into()), ..uri(&value) };
-            assert!(run(it, &sandbox, Bounds::default()).await.is_err(), "{name}");
+            let it = Uri {
+                output_file: Some(name.into()),
+                ..uri(&value)
+            };
+            assert!(
+                run(it, &sandbox, Bounds::default()).await.is_err(),
+                "{name}"
+            );
         }
         let it = Uri {
             output_file: Some("bin/tool.gz".into()),
@@ -403,9 +420,14 @@ mod tests {
             ..uri(&value)
         };
         assert_eq!(run(it, &sandbox, Bounds::default()).await, Ok(()));
-        let mode = std::fs::metadata(sandbox.join("bin/tool.gz")).expect("stat").permissions();
+        let mode = std::fs::metadata(sandbox.join("bin/tool.gz"))
+            .expect("stat")
+            .permissions();
         assert_eq!(mode.mode() & 0o777, 0o755);
-        let bounds = Bounds { file_bytes: 3, ..Bounds::default() };
+        let bounds = Bounds {
+            file_bytes: 3,
+            ..Bounds::default()
+        };
         let error = run(uri(&value), &sandbox, bounds).await.unwrap_err();
         assert!(error.contains("limit of 3B"), "{error}");
     }

@@ -56,7 +56,6 @@ pub use config::{Config, DockerConfig, LogBounds, ProcessConfig};
 pub use containerizer::Containerizer;
 pub use error::Error;
 pub use event::{
-    ContainerEvent, Exit, FailureClass, Limitation, Recovered, RecoveredState, Started,
-    Termination,
+    ContainerEvent, Exit, FailureClass, Limitation, Recovered, RecoveredState, Started, Termination,
 };
 pub use spec::{Amounts, ContainerSpec, Kind, Limit};

@@ -4,7 +4,12 @@ use crate::event::Exit;
 
 /// A byte count as Mesos prints it: the largest unit that divides it.
 pub fn bytes(count: u64) -> String {
-    const UNITS: [(&str, u64); 4] = [("TB", 1 << 40), ("GB", 1 << 30), ("MB", 1 << 20), ("KB", 1 << 10)];
+    const UNITS: [(&str, u64); 4] = [
+        ("TB", 1 << 40),
+        ("GB", 1 << 30),
+        ("MB", 1 << 20),
+        ("KB", 1 << 10),
+    ];
     match UNITS
         .iter()
         .find(|(_, size)| count > 0 && count.is_multiple_of(*size))

@@ -47,7 +47,11 @@ async fn exit_states_output_and_inspection() {
     assert!(spec.sandbox.join("mine").exists());
     let inspect = started.inspect.expect("the engine's answer");
     assert!(inspect.starts_with("[{") && inspect.contains(&spec.docker_name()));
-    world.containerizer.remove(&spec.container_id).await.expect("remove");
+    world
+        .containerizer
+        .remove(&spec.container_id)
+        .await
+        .expect("remove");
     assert!(!exists(&spec.docker_name()));
 }
 
@@ -58,7 +62,11 @@ async fn over_the_memory_limit() {
     spec.amounts.mem = 32.0;
     let end = world.run(&spec).await;
     let limit_bytes = 32 << 20;
-    assert_eq!(end.limitation, Some(Limitation::Memory { limit_bytes }), "{end:?}");
+    assert_eq!(
+        end.limitation,
+        Some(Limitation::Memory { limit_bytes }),
+        "{end:?}"
+    );
     assert!(!end.killed && end.message.contains("32MB"), "{end:?}");
 }
 
@@ -70,16 +78,24 @@ async fn half_a_processor_is_half_a_processor() {
     world.launch(&spec).await;
     let id = spec.container_id.clone();
     let usage = loop {
-        let usage = world.containerizer.statistics(&id).await.expect("statistics");
+        let usage = world
+            .containerizer
+            .statistics(&id)
+            .await
+            .expect("statistics");
         if usage.cpus_nr_throttled.unwrap_or(0) >= 10 {
             break usage;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    let used = usage.cpus_user_time_secs.unwrap_or(0.0) + usage.cpus_system_time_secs.unwrap_or(0.0);
+    let used =
+        usage.cpus_user_time_secs.unwrap_or(0.0) + usage.cpus_system_time_secs.unwrap_or(0.0);
     let periods = f64::from(usage.cpus_nr_periods.unwrap_or(0));
     // What the engine itself runs in the group before the quota is set is not ours.
-    assert!(used <= (periods + 1.0) * 0.05 * 1.15 + 0.1, "{used} s in {periods} periods");
+    assert!(
+        used <= (periods + 1.0) * 0.05 * 1.15 + 0.1,
+        "{used} s in {periods} periods"
+    );
     assert_eq!(usage.mem_limit_bytes, Some(64 << 20));
     world.containerizer.destroy(&id).await.expect("destroy");
     assert!(world.exited().await.killed);
@@ -91,19 +107,34 @@ async fn stop_signal_then_grace_then_kill() {
     let polite = "trap 'echo bye; exit 5' TERM; echo up; while true; do sleep 0.05; done";
     let spec = world.spec(Kind::Docker, "polite", polite);
     world.launch(&spec).await;
-    eventually("it is up", || read(spec.sandbox.join("stdout")).contains("up")).await;
-    world.containerizer.kill(&spec.container_id, None).await.expect("kill");
+    eventually("it is up", || {
+        read(spec.sandbox.join("stdout")).contains("up")
+    })
+    .await;
+    world
+        .containerizer
+        .kill(&spec.container_id, None)
+        .await
+        .expect("kill");
     let end = world.exited().await;
     assert_eq!((end.exit, end.killed), (Exit::Code(5), true));
     assert_eq!(read(spec.sandbox.join("stdout")), "up\nbye\n");
 
     // Process 1 of a container ignores TERM by itself; its daemons do not survive it.
-    let spec = world.spec(Kind::Docker, "stubborn", "setsid sleep 100666 & echo up; sleep 100666");
+    let spec = world.spec(
+        Kind::Docker,
+        "stubborn",
+        "setsid sleep 100666 & echo up; sleep 100666",
+    );
     world.launch(&spec).await;
     eventually("the grandchild runs", || is_running("100666")).await;
     let id = &spec.container_id;
     for grace in [Duration::from_secs(3600), Duration::from_millis(50)] {
-        world.containerizer.kill(id, Some(grace)).await.expect("kill");
+        world
+            .containerizer
+            .kill(id, Some(grace))
+            .await
+            .expect("kill");
     }
     let end = world.exited().await;
     assert_eq!((end.exit, end.killed), (Exit::Code(137), true));
@@ -178,7 +209,9 @@ async fn containers_survive_the_agent_and_no_line_is_lost_or_doubled() {
         let wanted: String = (1..=count).map(|it| format!("{it}\n")).collect();
         assert_eq!(text, wanted, "{}", spec.container_id);
         // And the engine has no more than that.
-        let log = Command::new("docker").args(["logs", &spec.docker_name()]).output();
+        let log = Command::new("docker")
+            .args(["logs", &spec.docker_name()])
+            .output();
         assert_eq!(log.map(|it| it.stdout.len()).ok(), Some(text.len()));
     }
 }
@@ -196,7 +229,11 @@ async fn an_endless_writer_is_bounded() {
     world.launch(&spec).await;
     let third = spec.sandbox.join("stdout.2");
     eventually("it was rotated twice", || third.exists()).await;
-    world.containerizer.destroy(&spec.container_id).await.expect("destroy");
+    world
+        .containerizer
+        .destroy(&spec.container_id)
+        .await
+        .expect("destroy");
     world.exited().await;
     let total: u64 = std::fs::read_dir(&spec.sandbox)
         .expect("read")
@@ -207,7 +244,11 @@ async fn an_endless_writer_is_bounded() {
 }
 
 async fn failure(world: &mut World, spec: &ContainerSpec) -> (FailureClass, String) {
-    world.containerizer.launch(spec.clone()).await.expect("launch");
+    world
+        .containerizer
+        .launch(spec.clone())
+        .await
+        .expect("launch");
     match world.next().await {
         ContainerEvent::LaunchFailed { class, message, .. } => (class, message),
         other => panic!("{other:?}"),
@@ -221,7 +262,10 @@ async fn refusals_are_told_in_the_words_of_who_refused() {
     docker_info(&mut spec).image = "127.0.0.1:1/none:1".into();
     let (class, message) = failure(&mut world, &spec).await;
     assert_eq!(class, FailureClass::Image);
-    assert!(message.contains("127.0.0.1:1") && message.contains("refused"), "{message}");
+    assert!(
+        message.contains("127.0.0.1:1") && message.contains("refused"),
+        "{message}"
+    );
 
     let mut spec = world.spec(Kind::Docker, "noprogram", "");
     spec.command.shell = Some(false);
@@ -247,7 +291,9 @@ async fn refusals_are_told_in_the_words_of_who_refused() {
 async fn private_registries_want_credentials() {
     let registry = registry::start(image()).await;
     let auth = registry.config();
-    let remove = Command::new("docker").args(["rmi", "-f", &registry.image]).output();
+    let remove = Command::new("docker")
+        .args(["rmi", "-f", &registry.image])
+        .output();
     assert!(remove.is_ok());
 
     let mut world = World::new().await;
@@ -255,7 +301,10 @@ async fn private_registries_want_credentials() {
     docker_info(&mut spec).image = registry.image.clone();
     let (class, message) = failure(&mut world, &spec).await;
     assert_eq!(class, FailureClass::Image);
-    assert!(message.contains(registry::REFUSAL) || message.contains("no basic auth"), "{message}");
+    assert!(
+        message.contains(registry::REFUSAL) || message.contains("no basic auth"),
+        "{message}"
+    );
 
     // By the task: a file that it fetches into its sandbox.
     let file = world.work.path().join("config.json");
@@ -290,7 +339,9 @@ async fn private_registries_want_credentials() {
     assert!(world.run(&spec).await.exit.is_success());
     assert!(registry.pulls() > pulls, "force_pull_image did not pull");
     drop(world);
-    let _ = Command::new("docker").args(["rmi", "-f", &registry.image]).output();
+    let _ = Command::new("docker")
+        .args(["rmi", "-f", &registry.image])
+        .output();
 }
 
 #[tokio::test]
@@ -314,7 +365,11 @@ async fn checks_reach_into_the_containers_network() {
     });
     let started = world.launch(&spec).await;
     assert_eq!(started.ip_addresses.len(), 1, "{:?}", started.ip_addresses);
-    let status = world.containerizer.status(&spec.container_id).await.expect("status");
+    let status = world
+        .containerizer
+        .status(&spec.container_id)
+        .await
+        .expect("status");
     assert_eq!(status.executor_pid, Some(started.pid));
     match world.next().await {
         ContainerEvent::Health { healthy: true, .. } => {}
@@ -325,9 +380,16 @@ async fn checks_reach_into_the_containers_network() {
         ..Default::default()
     };
     let limit = Some(Duration::from_secs(20));
-    let exit = world.containerizer.exec(&spec.container_id, &command, limit).await;
+    let exit = world
+        .containerizer
+        .exec(&spec.container_id, &command, limit)
+        .await;
     assert_eq!(exit.expect("exec"), Exit::Code(9));
-    world.containerizer.destroy(&spec.container_id).await.expect("destroy");
+    world
+        .containerizer
+        .destroy(&spec.container_id)
+        .await
+        .expect("destroy");
     assert!(world.exited().await.killed);
 }
 

@@ -13,8 +13,18 @@ use world::{World, eventually, is_running, read};
 async fn exit_states_and_words() {
     let mut world = World::new().await;
     for (id, command, exit, message) in [
-        ("ok", "exit 0", Exit::Code(0), "Command exited with status 0"),
-        ("three", "exit 3", Exit::Code(3), "Command exited with status 3"),
+        (
+            "ok",
+            "exit 0",
+            Exit::Code(0),
+            "Command exited with status 0",
+        ),
+        (
+            "three",
+            "exit 3",
+            Exit::Code(3),
+            "Command exited with status 3",
+        ),
         (
             "killed",
             "kill -9 $$",
@@ -26,11 +36,21 @@ async fn exit_states_and_words() {
         let end = world.run(&spec).await;
         assert_eq!((end.exit, end.message.as_str()), (exit, message));
         assert!(!end.killed && end.limitation.is_none());
-        world.containerizer.remove(&spec.container_id).await.expect("remove");
-        world.containerizer.remove(&spec.container_id).await.expect("remove twice");
+        world
+            .containerizer
+            .remove(&spec.container_id)
+            .await
+            .expect("remove");
+        world
+            .containerizer
+            .remove(&spec.container_id)
+            .await
+            .expect("remove twice");
     }
     assert!(world.containerizer.containers().is_empty());
-    let left = std::fs::read_dir(&world.config.runtime_dir).expect("read").count();
+    let left = std::fs::read_dir(&world.config.runtime_dir)
+        .expect("read")
+        .count();
     assert_eq!(left, 0, "runtime files are left");
 }
 
@@ -63,7 +83,11 @@ async fn a_program_that_is_not_there_fails_the_launch() {
     let mut world = World::new().await;
     let mut spec = world.spec(Kind::Process, "none", "/no/such/program");
     spec.command.shell = Some(false);
-    world.containerizer.launch(spec.clone()).await.expect("launch");
+    world
+        .containerizer
+        .launch(spec.clone())
+        .await
+        .expect("launch");
     match world.next().await {
         ContainerEvent::LaunchFailed { class, message, .. } => {
             assert_eq!(class, FailureClass::Runtime);
@@ -116,7 +140,11 @@ async fn grandchild_dies(namespaces: bool, marker: &str) {
     world.launch(&spec).await;
     eventually("the grandchild runs", || is_running(marker)).await;
     let grace = Duration::from_millis(100);
-    world.containerizer.kill(&spec.container_id, Some(grace)).await.expect("kill");
+    world
+        .containerizer
+        .kill(&spec.container_id, Some(grace))
+        .await
+        .expect("kill");
     let end = world.exited().await;
     assert!(end.killed, "{end:?}");
     assert!(!is_running(marker), "a grandchild is left");
@@ -145,8 +173,15 @@ async fn grace_is_given_and_can_only_shrink() {
     let polite = "trap 'echo bye; exit 5' TERM; echo up; while true; do sleep 0.05; done";
     let spec = world.spec(Kind::Process, "polite", polite);
     world.launch(&spec).await;
-    eventually("it is up", || read(spec.sandbox.join("stdout")).contains("up")).await;
-    world.containerizer.kill(&spec.container_id, None).await.expect("kill");
+    eventually("it is up", || {
+        read(spec.sandbox.join("stdout")).contains("up")
+    })
+    .await;
+    world
+        .containerizer
+        .kill(&spec.container_id, None)
+        .await
+        .expect("kill");
     let end = world.exited().await;
     assert_eq!((end.exit, end.killed), (Exit::Code(5), true));
     assert_eq!(read(spec.sandbox.join("stdout")), "up\nbye\n");
@@ -154,13 +189,20 @@ async fn grace_is_given_and_can_only_shrink() {
     let stubborn = "trap '' TERM; echo up; while true; do sleep 0.05; done";
     let spec = world.spec(Kind::Process, "stubborn", stubborn);
     world.launch(&spec).await;
-    eventually("it is up", || read(spec.sandbox.join("stdout")).contains("up")).await;
+    eventually("it is up", || {
+        read(spec.sandbox.join("stdout")).contains("up")
+    })
+    .await;
     let id = &spec.container_id;
     for grace in [3600, 7200] {
         let grace = Some(Duration::from_secs(grace));
         world.containerizer.kill(id, grace).await.expect("kill");
     }
-    world.containerizer.kill(id, Some(Duration::from_millis(50))).await.expect("kill");
+    world
+        .containerizer
+        .kill(id, Some(Duration::from_millis(50)))
+        .await
+        .expect("kill");
     let end = world.exited().await;
     assert_eq!((end.exit, end.killed), (Exit::Signal(9), true));
 }
@@ -208,15 +250,23 @@ async fn half_a_processor_is_half_a_processor() {
     // Not by the clock of a busy machine: in each period that it ran in, the task may have
     // used 50 ms at most (and one slice of a period more).
     let usage = loop {
-        let usage = world.containerizer.statistics(&id).await.expect("statistics");
+        let usage = world
+            .containerizer
+            .statistics(&id)
+            .await
+            .expect("statistics");
         if usage.cpus_nr_throttled.unwrap_or(0) >= 10 {
             break usage;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    let used = usage.cpus_user_time_secs.unwrap_or(0.0) + usage.cpus_system_time_secs.unwrap_or(0.0);
+    let used =
+        usage.cpus_user_time_secs.unwrap_or(0.0) + usage.cpus_system_time_secs.unwrap_or(0.0);
     let periods = f64::from(usage.cpus_nr_periods.unwrap_or(0));
-    assert!(used <= (periods + 1.0) * 0.05 * 1.15, "{used} s in {periods} periods");
+    assert!(
+        used <= (periods + 1.0) * 0.05 * 1.15,
+        "{used} s in {periods} periods"
+    );
     assert_eq!(usage.cpus_limit, Some(0.5));
     assert_eq!(usage.mem_limit_bytes, Some(64 << 20));
     assert!(usage.processes.unwrap_or(0) >= 1 && usage.mem_total_bytes.unwrap_or(0) > 0);
@@ -229,14 +279,22 @@ async fn tasks_survive_the_agent_and_their_ends_are_found() {
     let mut world = World::new().await;
     let lives = world.spec(Kind::Process, "lives", "while true; do sleep 0.05; done");
     let before = world.launch(&lives).await;
-    let ends = world.spec(Kind::Process, "ends", "while [ ! -e stop ]; do sleep 0.02; done; exit 42");
+    let ends = world.spec(
+        Kind::Process,
+        "ends",
+        "while [ ! -e stop ]; do sleep 0.02; done; exit 42",
+    );
     world.launch(&ends).await;
     let orphan = world.spec(Kind::Process, "orphan", "sleep 100333");
     world.launch(&orphan).await;
     eventually("the orphan runs", || is_running("100333")).await;
     world.containerizer.detach();
     std::fs::write(ends.sandbox.join("stop"), "").expect("write");
-    let exit = world.config.runtime_dir.join(&ends.container_id).join("exit");
+    let exit = world
+        .config
+        .runtime_dir
+        .join(&ends.container_id)
+        .join("exit");
     eventually("the shim has written the status", || exit.exists()).await;
     world.restart().await;
     let ids = [
@@ -254,22 +312,40 @@ async fn tasks_survive_the_agent_and_their_ends_are_found() {
     assert_eq!(found[2].state, RecoveredState::Gone);
     assert!(!is_running("100333"), "the orphan is left");
     // The living one is attached: a kill works and its end arrives.
-    world.containerizer.kill(&lives.container_id, None).await.expect("kill");
+    world
+        .containerizer
+        .kill(&lives.container_id, None)
+        .await
+        .expect("kill");
     let end = world.exited().await;
     assert!(end.killed, "{end:?}");
     // Until it is removed, its end is found again and again.
     world.restart().await;
-    let found = world.containerizer.recover(&ids[..1]).await.expect("recover");
+    let found = world
+        .containerizer
+        .recover(&ids[..1])
+        .await
+        .expect("recover");
     assert_eq!(found[0].state, RecoveredState::Exited(end));
 }
 
 #[tokio::test]
 async fn a_killed_shim_takes_the_task_along() {
     let mut world = World::new().await;
-    let spec = world.spec(Kind::Process, "shimless", "setsid sleep 100444 & sleep 100444");
+    let spec = world.spec(
+        Kind::Process,
+        "shimless",
+        "setsid sleep 100444 & sleep 100444",
+    );
     world.launch(&spec).await;
     eventually("it runs", || is_running("100444")).await;
-    let state = read(world.config.runtime_dir.join(&spec.container_id).join("state"));
+    let state = read(
+        world
+            .config
+            .runtime_dir
+            .join(&spec.container_id)
+            .join("state"),
+    );
     let shim: i32 = state
         .lines()
         .find_map(|it| it.strip_prefix("shim=")?.split(' ').next()?.parse().ok())
@@ -294,7 +370,11 @@ async fn an_endless_writer_is_bounded() {
     world.launch(&spec).await;
     let third = spec.sandbox.join("stdout.2");
     eventually("it was rotated twice", || third.exists()).await;
-    world.containerizer.destroy(&spec.container_id).await.expect("destroy");
+    world
+        .containerizer
+        .destroy(&spec.container_id)
+        .await
+        .expect("destroy");
     world.exited().await;
     let total: u64 = std::fs::read_dir(&spec.sandbox)
         .expect("read")
@@ -315,8 +395,16 @@ async fn a_kill_before_the_start_is_a_failed_launch() {
         value: format!("http://{address}/file"),
         ..Default::default()
     }];
-    world.containerizer.launch(spec.clone()).await.expect("launch");
-    world.containerizer.kill(&spec.container_id, None).await.expect("kill");
+    world
+        .containerizer
+        .launch(spec.clone())
+        .await
+        .expect("launch");
+    world
+        .containerizer
+        .kill(&spec.container_id, None)
+        .await
+        .expect("kill");
     match world.next().await {
         ContainerEvent::LaunchFailed { class, .. } => assert_eq!(class, FailureClass::Killed),
         other => panic!("{other:?}"),
@@ -347,7 +435,11 @@ async fn commands_run_beside_the_task() {
     assert!(error.to_string().contains("timed out"), "{error}");
     eventually("it was killed", || !is_running("100555")).await;
     assert!(started.pid > 0);
-    world.containerizer.destroy(&spec.container_id).await.expect("destroy");
+    world
+        .containerizer
+        .destroy(&spec.container_id)
+        .await
+        .expect("destroy");
     world.exited().await;
 }
 
@@ -366,7 +458,9 @@ async fn health_checks_kill_after_enough_failures() {
         consecutive_failures: Some(2),
         ..Default::default()
     });
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("bind");
     spec.check = Some(wire::CheckInfo {
         tcp: Some(wire::check_info::Tcp {
             port: u32::from(listener.local_addr().expect("address").port()),
@@ -397,7 +491,11 @@ async fn health_checks_kill_after_enough_failures() {
     }
     assert!(healthy_seen && check_seen);
     assert_eq!(failures, [(1, false), (2, true)]);
-    world.containerizer.destroy(&spec.container_id).await.expect("destroy");
+    world
+        .containerizer
+        .destroy(&spec.container_id)
+        .await
+        .expect("destroy");
 }
 
 #[tokio::test]
@@ -423,5 +521,138 @@ async fn volumes_are_mounted() {
     spec.volumes = vec![(host, "../outside".into(), false)];
     world.containerizer.launch(spec).await.expect("launch");
     let event = world.next().await;
-    assert!(matches!(event, ContainerEvent::LaunchFailed { class: FailureClass::Invalid, .. }));
+    assert!(matches!(
+        event,
+        ContainerEvent::LaunchFailed {
+            class: FailureClass::Invalid,
+            ..
+        }
+    ));
+}
+
+#[tokio::test]
+async fn version_2_groups_are_killed_in_one_go() {
+    let hierarchy = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+        .into_iter()
+        .map(std::path::PathBuf::from)
+        .find(|it| it.join("cgroup.controllers").exists())
+        .expect("a cgroup version 2 mount");
+    let mut world = World::with(|it| {
+        let process = it.process.as_mut().expect("set");
+        process.cgroups_hierarchy = Some(hierarchy.clone());
+        process.namespaces = false;
+    })
+    .await;
+    let group = |id: &str| {
+        hierarchy
+            .join("tepui-test")
+            .join(&world.config.owner)
+            .join(id)
+    };
+    let spec = world.spec(Kind::Process, "v2", &daemon("100777"));
+    let group = group(&spec.container_id);
+    world.launch(&spec).await;
+    eventually("the grandchild runs", || is_running("100777")).await;
+    assert!(read(group.join("cgroup.procs")).lines().count() >= 3);
+    world
+        .containerizer
+        .destroy(&spec.container_id)
+        .await
+        .expect("destroy");
+    assert!(world.exited().await.killed);
+    assert!(!is_running("100777"), "a grandchild is left");
+    world
+        .containerizer
+        .remove(&spec.container_id)
+        .await
+        .expect("remove");
+    assert!(!group.exists(), "the group is left");
+}
+
+/// A bare shim, started by a parent that is killed with its whole process group.
+#[test]
+fn the_shim_outlives_its_parent() {
+    use std::os::unix::process::CommandExt;
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().to_string_lossy().into_owned();
+    let command = "while [ ! -e stop ]; do sleep 0.02; done; echo done; exit 23";
+    let spec = [
+        "tepui-shim 1".to_owned(),
+        "program=/bin/sh".into(),
+        "arg=sh".into(),
+        "arg=-c".into(),
+        format!("arg={command}"),
+        "env=PATH=/usr/bin:/bin".into(),
+        format!("cwd={path}"),
+        format!("log_dir={path}"),
+        "end".into(),
+    ];
+    std::fs::write(folder.path().join("spec"), spec.join("\0") + "\0").expect("write");
+    let mut parent = std::process::Command::new("sh")
+        .args(["-c", "\"$0\" run \"$1\" & wait; sleep 1000"])
+        .args([world::shim().as_os_str(), folder.path().as_os_str()])
+        .stdout(std::process::Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .expect("a parent");
+    let mut line = String::new();
+    let output = parent.stdout.take().expect("piped");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).expect("a line");
+    assert!(line.starts_with("started "), "{line}");
+    // SAFETY: plain system call on the group that was made for this test.
+    unsafe { libc::kill(-(parent.id() as i32), libc::SIGKILL) };
+    parent.wait().expect("wait");
+    assert!(!folder.path().join("exit").exists());
+    std::fs::write(folder.path().join("stop"), "").expect("write");
+    let wait = eventually("the status is on disk", || {
+        folder.path().join("exit").exists()
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.expect("a runtime").block_on(wait);
+    let exit = read(folder.path().join("exit"));
+    assert!(exit.contains(&format!("status={}\n", 23 << 8)), "{exit}");
+    assert_eq!(read(folder.path().join("stdout")), "done\n");
+}
+
+/// Unmounts when dropped.
+struct Mounted(std::ffi::CString);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // SAFETY: the path ends in NUL.
+        unsafe { libc::umount2(self.0.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_stop_the_task() {
+    let mut world = World::new().await;
+    let spec = world.spec(
+        Kind::Process,
+        "full",
+        "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); printf '%0100d' $i; done; exit 6",
+    );
+    std::fs::create_dir_all(&spec.sandbox).expect("create");
+    let path = spec.sandbox.to_str().expect("text");
+    let path = std::ffi::CString::new(path).expect("no NUL");
+    // SAFETY: all texts end in NUL.
+    let mounted = unsafe {
+        libc::mount(
+            c"tmpfs".as_ptr(),
+            path.as_ptr(),
+            c"tmpfs".as_ptr(),
+            0,
+            c"size=64k".as_ptr().cast(),
+        )
+    };
+    assert_eq!(mounted, 0, "mount a small disk");
+    let _mounted = Mounted(path);
+    let end = world.run(&spec).await;
+    assert_eq!(end.exit, Exit::Code(6), "{end:?}");
+    let size = std::fs::metadata(spec.sandbox.join("stdout"))
+        .expect("stat")
+        .len();
+    assert!((1..=64 << 10).contains(&size), "{size} bytes");
 }

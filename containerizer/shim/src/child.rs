@@ -60,9 +60,8 @@ fn prepare(
             rlim_max: limit.hard,
         };
         // SAFETY: `value` is a valid rlimit; the kernel refuses unknown resources.
-        sys::check(unsafe { libc::setrlimit(limit.resource as _, &value) }).map_err(|error| {
-            (format!("set rlimit {}", limit.resource), error)
-        })?;
+        sys::check(unsafe { libc::setrlimit(limit.resource as _, &value) })
+            .map_err(|error| (format!("set rlimit {}", limit.resource), error))?;
     }
     if let Some(score) = spec.oom_score_adj {
         // Best effort: lowering needs a privilege that not every agent has.

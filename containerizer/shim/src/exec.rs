@@ -44,7 +44,10 @@ fn execute() -> Result<i32, String> {
                 stderr: null.as_raw_fd(),
             };
             let (step, error) = child::become_task(&spec, &streams, None);
-            let _ = sys::write(fail_write.as_raw_fd(), format!("{step}: {error}").as_bytes());
+            let _ = sys::write(
+                fail_write.as_raw_fd(),
+                format!("{step}: {error}").as_bytes(),
+            );
             // SAFETY: ends the child without running anything of the parent's.
             unsafe { libc::_exit(127) }
         }

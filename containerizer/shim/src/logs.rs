@@ -35,11 +35,8 @@ impl Log {
         rotated: u32,
     ) -> io::Result<Log> {
         // Without O_NONBLOCK a FIFO in the place of the file would stop us here for ever.
-        let flags = libc::O_WRONLY
-            | libc::O_APPEND
-            | libc::O_CREAT
-            | libc::O_NOFOLLOW
-            | libc::O_NONBLOCK;
+        let flags =
+            libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = sys::openat(folder, name, flags, 0o644)?;
         // SAFETY: all-zero is a valid `stat`, and the descriptor is open.
         let stat = unsafe {

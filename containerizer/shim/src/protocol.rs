@@ -189,10 +189,12 @@ pub fn parse_control(bytes: &[u8]) -> Option<u64> {
 /// Splits at the first `=`; the value keeps its NUL.
 fn split(record: &CStr) -> Result<(&[u8], &CStr), String> {
     let bytes = record.to_bytes_with_nul();
-    let at = bytes
-        .iter()
-        .position(|it| *it == b'=')
-        .ok_or_else(|| format!("spec: {} is not key=value", record.to_bytes().escape_ascii()))?;
+    let at = bytes.iter().position(|it| *it == b'=').ok_or_else(|| {
+        format!(
+            "spec: {} is not key=value",
+            record.to_bytes().escape_ascii()
+        )
+    })?;
     let value = CStr::from_bytes_with_nul(&bytes[at + 1..])
         .map_err(|_| "spec: cut off before `end`".to_owned())?;
     Ok((&bytes[..at], value))

@@ -45,7 +45,7 @@ impl Tree<'_> {
     /// every process of its namespace to be.
     pub fn kill_all(&self, signals: RawFd) {
         loop {
-            self.kill();
+            // First a look: the usual task has left nothing behind, and a walk is not free.
             loop {
                 match sys::reap() {
                     Reaped::Child(..) => {}
@@ -53,6 +53,7 @@ impl Tree<'_> {
                     Reaped::Running => break,
                 }
             }
+            self.kill();
             // The next SIGCHLD, or in 20 ms another round: something may have forked between
             // the walk and the signal.
             let mut descriptor = [libc::pollfd {

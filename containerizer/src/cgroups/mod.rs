@@ -233,7 +233,11 @@ impl Group {
             .procs()
             .iter()
             .filter_map(|it| fs::read_to_string(it).ok())
-            .flat_map(|it| it.lines().filter_map(|it| it.parse().ok()).collect::<Vec<_>>())
+            .flat_map(|it| {
+                it.lines()
+                    .filter_map(|it| it.parse().ok())
+                    .collect::<Vec<_>>()
+            })
             .collect();
         all.sort_unstable();
         all.dedup();
@@ -277,9 +281,7 @@ fn remove(folder: &Path) -> io::Result<()> {
             if below.is_empty() {
                 return Err(error);
             }
-            below
-                .iter()
-                .try_for_each(|it| remove(&folder.join(it)))?;
+            below.iter().try_for_each(|it| remove(&folder.join(it)))?;
             fs::remove_dir(folder)
         }
     }
@@ -302,13 +304,19 @@ fn read_number(file: &Path) -> Option<u64> {
 
 /// The value of a `key value` line.
 fn field(text: &str, key: &str) -> Option<u64> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+    text.lines().find_map(|line| {
+        line.strip_prefix(key)?
+            .strip_prefix(' ')?
+            .trim()
+            .parse()
+            .ok()
+    })
 }
 
 fn write(file: PathBuf, value: impl ToString) -> Result<(), String> {
     let value = value.to_string();
-    fs::write(&file, &value).map_err(|error| format!("write {value} to {}: {error}", file.display()))
+    fs::write(&file, &value)
+        .map_err(|error| format!("write {value} to {}: {error}", file.display()))
 }
 
 /// Lines of a file: processes or threads.
@@ -324,7 +332,10 @@ mod tests {
     fn amounts_have_mesos_floors() {
         assert_eq!([shares(0.0), shares(0.5), shares(2.0)], [2, 512, 2048]);
         assert_eq!([quota_us(0.001), quota_us(0.5)], [1000, 50_000]);
-        assert_eq!([memory_bytes(1.0), memory_bytes(64.0)], [32 << 20, 64 << 20]);
+        assert_eq!(
+            [memory_bytes(1.0), memory_bytes(64.0)],
+            [32 << 20, 64 << 20]
+        );
     }
 
     #[test]

@@ -2,8 +2,7 @@
 
 use super::{Limits, PERIOD_US, Usage, count_lines, field, read_number, write};
 use std::{
-    fs,
-    io,
+    fs, io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     path::{Path, PathBuf},
     time::Duration,
@@ -171,13 +170,19 @@ impl Group {
                 .and_then(|it| fs::read_to_string(it.join(file)).ok())
                 .unwrap_or_default()
         };
-        let number =
-            |controller: &str, file: &str| self.folder_of(controller).and_then(|it| read_number(&it.join(file)));
+        let number = |controller: &str, file: &str| {
+            self.folder_of(controller)
+                .and_then(|it| read_number(&it.join(file)))
+        };
         let times = read("cpuacct", "cpuacct.stat");
         let ticks = |key| TICK * field(&times, key).unwrap_or(0).min(u64::from(u32::MAX)) as u32;
         let throttling = read("cpu", "cpu.stat");
         let memory = read("memory", "memory.stat");
-        let tasks = |file| self.folders.first().and_then(|(_, it)| count_lines(&it.join(file)));
+        let tasks = |file| {
+            self.folders
+                .first()
+                .and_then(|(_, it)| count_lines(&it.join(file)))
+        };
         Usage {
             cpu_user: ticks("user"),
             cpu_system: ticks("system"),

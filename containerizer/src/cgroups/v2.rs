@@ -3,8 +3,7 @@
 use super::{Limits, PERIOD_US, Usage, count_lines, field, read_number, write};
 use std::{
     ffi::CString,
-    fs,
-    io,
+    fs, io,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -201,8 +200,11 @@ mod tests {
     /// A tree of plain files in the place of the kernel's.
     fn fake() -> (tempfile::TempDir, Group) {
         let mount = tempfile::tempdir().expect("a temporary directory");
-        fs::write(mount.path().join("cgroup.controllers"), "cpuset cpu io memory pids\n")
-            .expect("write");
+        fs::write(
+            mount.path().join("cgroup.controllers"),
+            "cpuset cpu io memory pids\n",
+        )
+        .expect("write");
         let tree = Tree::open(mount.path(), "tepui/owner").expect("open");
         let group = tree.group("c1");
         (mount, group)
@@ -244,7 +246,11 @@ mod tests {
         for folder in ["", "tepui", "tepui/owner"] {
             let file = mount.path().join(folder).join("cgroup.subtree_control");
             // Plain files keep the last write only; the kernel would keep all three.
-            assert_eq!(fs::read_to_string(file).unwrap_or_default(), "+pids", "{folder}");
+            assert_eq!(
+                fs::read_to_string(file).unwrap_or_default(),
+                "+pids",
+                "{folder}"
+            );
         }
     }
 
@@ -253,8 +259,14 @@ mod tests {
         let (_mount, group) = fake();
         fs::create_dir_all(group.folder()).expect("create");
         for (name, text) in [
-            ("cpu.stat", "usage_usec 9\nuser_usec 5\nsystem_usec 4\nnr_periods 7\nnr_throttled 6\nthrottled_usec 8\n"),
-            ("memory.events", "low 0\nhigh 0\nmax 12\noom 2\noom_kill 1\n"),
+            (
+                "cpu.stat",
+                "usage_usec 9\nuser_usec 5\nsystem_usec 4\nnr_periods 7\nnr_throttled 6\nthrottled_usec 8\n",
+            ),
+            (
+                "memory.events",
+                "low 0\nhigh 0\nmax 12\noom 2\noom_kill 1\n",
+            ),
             ("memory.current", "4096\n"),
             ("memory.max", "max\n"),
             ("memory.stat", "anon 10\nfile 20\nfile_mapped 5\n"),

@@ -119,7 +119,10 @@ async fn look_health(
         .ok_or("health_check has none of command, http and tcp")?;
     match inner.exec(handle, command, timeout).await? {
         Exit::Code(0) => Ok(()),
-        exit => Err(format!("Command health check {}", crate::text::exit(exit, false))),
+        exit => Err(format!(
+            "Command health check {}",
+            crate::text::exit(exit, false)
+        )),
     }
 }
 

@@ -4,7 +4,10 @@
 //! and inspects again after each bump. So nothing depends on the content or the order of
 //! events, and after a broken connection everybody is bumped once.
 
-use super::{engine::Client, mapping::{CONTAINER_LABEL, OWNER_LABEL}};
+use super::{
+    engine::Client,
+    mapping::{CONTAINER_LABEL, OWNER_LABEL},
+};
 use bollard::query_parameters::EventsOptions;
 use futures_util::StreamExt;
 use std::{
@@ -71,7 +74,10 @@ impl Hub {
                         until: None,
                         filters: Some(HashMap::from([
                             ("type".into(), vec!["container".into()]),
-                            ("event".into(), vec!["die".into(), "destroy".into(), "oom".into()]),
+                            (
+                                "event".into(),
+                                vec!["die".into(), "destroy".into(), "oom".into()],
+                            ),
                             ("label".into(), vec![format!("{OWNER_LABEL}={owner}")]),
                         ])),
                     }));

@@ -106,9 +106,9 @@ async fn pass(client: &Client, name: &str, sink: &mut Sink, follow: bool) -> Res
         match item {
             None => return Ok(()),
             Some(Ok(LogOutput::StdErr { message })) => sink.stderr.entry(&message),
-            Some(Ok(
-                LogOutput::StdOut { message } | LogOutput::Console { message },
-            )) => sink.stdout.entry(&message),
+            Some(Ok(LogOutput::StdOut { message } | LogOutput::Console { message })) => {
+                sink.stdout.entry(&message)
+            }
             Some(Ok(LogOutput::StdIn { .. })) => {}
             Some(Err(error)) => return Err(super::engine::words(error)),
         }
@@ -144,7 +144,12 @@ impl Sink {
 
     /// Whole seconds are all that the engine is asked for; the rest is skipped by stamp.
     fn since(&self) -> i32 {
-        let earliest = self.stdout.position.stamp.as_str().min(&self.stderr.position.stamp);
+        let earliest = self
+            .stdout
+            .position
+            .stamp
+            .as_str()
+            .min(&self.stderr.position.stamp);
         parse_seconds(earliest)
             .and_then(|it| i32::try_from(it).ok())
             .unwrap_or(0)
@@ -354,9 +359,7 @@ mod tests {
     fn entries(count: usize) -> Vec<Vec<u8>> {
         (0..count)
             // Three entries of each stamp.
-            .map(|it| {
-                format!("2026-11-21T06:15:00.{:09}Z line {it:04}\n", it / 3).into_bytes()
-            })
+            .map(|it| format!("2026-11-21T06:15:00.{:09}Z line {it:04}\n", it / 3).into_bytes())
             .collect()
     }
 
@@ -400,7 +403,10 @@ mod tests {
                     .iter()
                     .map(|it| String::from_utf8_lossy(&it[31..]).into_owned())
                     .collect();
-                assert!(wanted.ends_with(&text), "died at {death}, saved {saved}: {text}");
+                assert!(
+                    wanted.ends_with(&text),
+                    "died at {death}, saved {saved}: {text}"
+                );
                 assert!(text.len() >= 100, "died at {death}, saved {saved}: {text}");
             }
         }

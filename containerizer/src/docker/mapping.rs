@@ -146,12 +146,7 @@ fn command(body: &mut ContainerCreateBody, command: &wire::CommandInfo) {
     body.cmd = (!words.is_empty()).then_some(words);
 }
 
-fn resources(
-    host: &mut HostConfig,
-    spec: &ContainerSpec,
-    config: &DockerConfig,
-    machine: Machine,
-) {
+fn resources(host: &mut HostConfig, spec: &ContainerSpec, config: &DockerConfig, machine: Machine) {
     let amounts = &spec.amounts;
     host.cpu_shares = Some(cgroups::shares(amounts.cpus) as i64);
     let quota = match amounts.cpus_limit {
@@ -208,7 +203,11 @@ fn volumes(
     let mut driver = docker.volume_driver.clone();
     for volume in &container.volumes {
         let at = &volume.container_path;
-        let mode = if volume.mode() == Mode::Ro { "ro" } else { "rw" };
+        let mode = if volume.mode() == Mode::Ro {
+            "ro"
+        } else {
+            "rw"
+        };
         let absolute = at.starts_with('/');
         let target = if absolute {
             at.clone()
@@ -229,10 +228,12 @@ fn volumes(
                      relative"
                 ));
             }
-            (None, Some(Type::HostPath)) => match from_source.and_then(|it| it.host_path.as_ref()) {
-                Some(path) => path.path.clone(),
-                None => return Err(format!("volume at {at}: source.host_path is missing")),
-            },
+            (None, Some(Type::HostPath)) => {
+                match from_source.and_then(|it| it.host_path.as_ref()) {
+                    Some(path) => path.path.clone(),
+                    None => return Err(format!("volume at {at}: source.host_path is missing")),
+                }
+            }
             (None, Some(Type::DockerVolume)) => {
                 let Some(it) = from_source.and_then(|it| it.docker_volume.as_ref()) else {
                     return Err(format!("volume at {at}: source.docker_volume is missing"));
@@ -311,9 +312,7 @@ fn network(
         });
     }
     if !docker.port_mappings.is_empty() && !matches!(network, Network::Bridge | Network::User) {
-        return Err(
-            "container.docker.port_mappings need the BRIDGE or a USER network".to_owned(),
-        );
+        return Err("container.docker.port_mappings need the BRIDGE or a USER network".to_owned());
     }
     let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
     let mut exposed = Vec::new();

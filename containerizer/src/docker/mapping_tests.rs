@@ -43,7 +43,10 @@ fn spec() -> ContainerSpec {
         max_completion_time: None,
         health_check: None,
         check: None,
-        labels: vec![("a".into(), "b".into()), (OWNER_LABEL.into(), "thief".into())],
+        labels: vec![
+            ("a".into(), "b".into()),
+            (OWNER_LABEL.into(), "thief".into()),
+        ],
     }
 }
 
@@ -289,7 +292,10 @@ fn port_mappings() {
     assert_eq!(binding[0].host_port.as_deref(), Some("31002"));
     assert_eq!(body.exposed_ports.expect("exposed"), ["80/udp"]);
     for port in [80, 31006, 70_000] {
-        refused(&mapped(docker_info::Network::Bridge, port), "not in the task's resources");
+        refused(
+            &mapped(docker_info::Network::Bridge, port),
+            "not in the task's resources",
+        );
     }
     refused(&mapped(docker_info::Network::Host, 31002), "BRIDGE");
 }
@@ -306,7 +312,10 @@ fn parameters_become_options() {
     };
     let host = |key, value| map(&parameter(key, value)).1;
     assert_eq!(host("net", "mynet").network_mode.as_deref(), Some("mynet"));
-    assert_eq!(host("cap-add", "SYS_ADMIN").cap_add.expect("caps"), ["SYS_ADMIN"]);
+    assert_eq!(
+        host("cap-add", "SYS_ADMIN").cap_add.expect("caps"),
+        ["SYS_ADMIN"]
+    );
     assert_eq!(host("memory-swap", "1g").memory_swap, Some(1 << 30));
     assert_eq!(host("read-only", "true").readonly_rootfs, Some(true));
     let ulimit = host("ulimit", "nofile=10:20").ulimits.expect("ulimits");
@@ -337,7 +346,8 @@ fn default_dns_yields_to_parameters_and_needs_a_bridge() {
             .and_then(|it| it.dns)
     };
     assert_eq!(dns(&spec()), None);
-    let bridge = |it: &mut ContainerSpec| docker(it).network = Some(docker_info::Network::Bridge as i32);
+    let bridge =
+        |it: &mut ContainerSpec| docker(it).network = Some(docker_info::Network::Bridge as i32);
     assert_eq!(dns(&with(bridge)), Some(vec!["9.9.9.9".into()]));
     let it = with(|it| {
         bridge(it);
@@ -366,7 +376,10 @@ fn commands() {
         });
         let (body, _) = map(&it);
         assert_eq!(body.entrypoint, None);
-        assert_eq!(body.cmd, cmd.map(|it| it.into_iter().map(Into::into).collect()));
+        assert_eq!(
+            body.cmd,
+            cmd.map(|it| it.into_iter().map(Into::into).collect())
+        );
     }
 }
 
@@ -380,6 +393,12 @@ fn the_user_is_the_commands_and_never_the_frameworks() {
 #[test]
 fn what_is_missing_is_named() {
     refused(&with(|it| it.container = None), "container is missing");
-    refused(&with(|it| container(it).docker = None), "container.docker is missing");
-    refused(&with(|it| docker(it).image.clear()), "container.docker.image");
+    refused(
+        &with(|it| container(it).docker = None),
+        "container.docker is missing",
+    );
+    refused(
+        &with(|it| docker(it).image.clear()),
+        "container.docker.image",
+    );
 }

@@ -181,11 +181,7 @@ impl Engine {
     }
 
     /// Creates and starts the container. Not to be dropped half-way.
-    pub async fn start(
-        &self,
-        spec: &ContainerSpec,
-        folder: &Folder,
-    ) -> Result<Attached, Failure> {
+    pub async fn start(&self, spec: &ContainerSpec, folder: &Folder) -> Result<Attached, Failure> {
         let body = mapping::create_body(spec, &self.config, &self.owner, self.machine)
             .map_err(Failure::invalid)?;
         let engine = |error: EngineError| {
@@ -381,9 +377,9 @@ impl Engine {
             }
         };
         let options = KillContainerOptions { signal };
-        let sent = self.client.call("kill", |docker| {
-            docker.kill_container(name, Some(options))
-        });
+        let sent = self
+            .client
+            .call("kill", |docker| docker.kill_container(name, Some(options)));
         match sent.await {
             Ok(()) => {}
             // Ended already.
@@ -424,7 +420,12 @@ impl Engine {
                 if progress.started_ms > 0 {
                     started.started_ms = progress.started_ms;
                 }
-                Ok(Found::Running(self.attach(spec, folder, wake, Some(started))))
+                Ok(Found::Running(self.attach(
+                    spec,
+                    folder,
+                    wake,
+                    Some(started),
+                )))
             }
             Ok(Look::Ended {
                 exit,

@@ -4,9 +4,7 @@
 //! that is not listed is refused by name rather than dropped.
 
 use super::mapping::OWNER_LABEL;
-use bollard::models::{
-    ContainerCreateBody, DeviceMapping, PortBinding, ResourcesUlimits,
-};
+use bollard::models::{ContainerCreateBody, DeviceMapping, PortBinding, ResourcesUlimits};
 
 /// Applies one option.
 ///
@@ -35,7 +33,6 @@ pub fn apply(body: &mut ContainerCreateBody, key: &str, value: &str) -> Result<(
         "workdir" | "w" => body.working_dir = text(),
         "entrypoint" => body.entrypoint = Some(vec![value.to_owned()]),
         "stop-signal" => body.stop_signal = text(),
-        "tty" | "t" => body.tty = Some(flag()?),
         "interactive" | "i" => body.open_stdin = Some(flag()?),
         "env" | "e" => {
             pair()?;
@@ -44,7 +41,10 @@ pub fn apply(body: &mut ContainerCreateBody, key: &str, value: &str) -> Result<(
         "label" | "l" => {
             let (name, content) = value.split_once('=').unwrap_or((value, ""));
             let prefix = OWNER_LABEL.split_once('.').map_or("", |it| it.0);
-            if name.strip_prefix(prefix).is_some_and(|it| it.starts_with('.')) {
+            if name
+                .strip_prefix(prefix)
+                .is_some_and(|it| it.starts_with('.'))
+            {
                 return Err(bad("a label that does not begin with tepui."));
             }
             let labels = body.labels.get_or_insert_default();
@@ -68,7 +68,9 @@ pub fn apply(body: &mut ContainerCreateBody, key: &str, value: &str) -> Result<(
                     host_ip: ip,
                     host_port: Some(outside.to_owned()),
                 });
-            body.exposed_ports.get_or_insert_default().push(port(inside));
+            body.exposed_ports
+                .get_or_insert_default()
+                .push(port(inside));
         }
         "volume" | "v" => push(&mut host.binds, value),
         "volumes-from" => push(&mut host.volumes_from, value),
@@ -150,7 +152,7 @@ pub fn apply(body: &mut ContainerCreateBody, key: &str, value: &str) -> Result<(
             });
         }
         "name" | "rm" | "d" | "detach" | "restart" | "cidfile" | "log-driver" | "log-opt"
-        | "detach-keys" | "sig-proxy" => {
+        | "detach-keys" | "sig-proxy" | "tty" | "t" => {
             return Err(format!(
                 "docker parameter {key} is not allowed: the agent itself decides it"
             ));

@@ -41,7 +41,12 @@ pub(super) struct Reference<'a> {
 pub(super) fn parse_reference(image: &str) -> Reference<'_> {
     let (name, tag) = match image.split_once('@') {
         // The engine takes a digest in the place of the tag.
-        Some((name, digest)) => (name.rsplit_once(':').filter(|(_, it)| !it.contains('/')).map_or(name, |it| it.0), digest),
+        Some((name, digest)) => (
+            name.rsplit_once(':')
+                .filter(|(_, it)| !it.contains('/'))
+                .map_or(name, |it| it.0),
+            digest,
+        ),
         None => match image.rsplit_once(':') {
             // A colon before a slash belongs to the registry's port.
             Some((name, tag)) if !tag.contains('/') => (name, tag),
@@ -78,12 +83,19 @@ pub(super) fn credentials(
         })
         .ok_or("registry credentials must be a JSON object such as {\"auths\": {...}}")?;
     let host = |key: &str| {
-        let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key).to_owned();
+        let key = key
+            .strip_prefix("https://")
+            .or_else(|| key.strip_prefix("http://"))
+            .unwrap_or(key)
+            .to_owned();
         key.split('/').next().unwrap_or_default().to_owned()
     };
     let found = parsed.auths.iter().find(|(key, _)| {
         if registry == HUB {
-            matches!(host(key).as_str(), "index.docker.io" | "docker.io" | "registry-1.docker.io")
+            matches!(
+                host(key).as_str(),
+                "index.docker.io" | "docker.io" | "registry-1.docker.io"
+            )
         } else {
             host(key) == registry
         }
@@ -109,7 +121,11 @@ pub(super) fn credentials(
         username,
         password,
         identitytoken: auth.identitytoken.clone(),
-        serveraddress: Some(if registry == HUB { HUB_KEY.into() } else { registry.to_owned() }),
+        serveraddress: Some(if registry == HUB {
+            HUB_KEY.into()
+        } else {
+            registry.to_owned()
+        }),
         ..DockerCredentials::default()
     }))
 }
@@ -119,7 +135,9 @@ pub(super) fn credentials(
 ///
 /// # Errors
 /// When it is a reference to a secret store, which this agent has not.
-pub(super) fn task_config(container: Option<&wire::ContainerInfo>) -> Result<Option<String>, String> {
+pub(super) fn task_config(
+    container: Option<&wire::ContainerInfo>,
+) -> Result<Option<String>, String> {
     let secret = container
         .and_then(|it| it.mesos.as_ref())
         .and_then(|it| it.image.as_ref())
@@ -177,7 +195,12 @@ mod tests {
         for (image, registry, name, tag) in [
             ("busybox", HUB, "busybox", "latest"),
             ("library/busybox:1", HUB, "library/busybox", "1"),
-            ("127.0.0.1:5000/a/b", "127.0.0.1:5000", "127.0.0.1:5000/a/b", "latest"),
+            (
+                "127.0.0.1:5000/a/b",
+                "127.0.0.1:5000",
+                "127.0.0.1:5000/a/b",
+                "latest",
+            ),
             ("localhost/a:x", "localhost", "localhost/a", "x"),
             ("r.io/a:t@sha256:ab", "r.io", "r.io/a", "sha256:ab"),
         ] {

@@ -68,9 +68,7 @@ impl Launcher {
             .stdin(Stdio::null())
             .output()
             .await
-            .map_err(|error| {
-                format!("cannot run the shim {}: {error}", config.shim.display())
-            })?;
+            .map_err(|error| format!("cannot run the shim {}: {error}", config.shim.display()))?;
         let offered = String::from_utf8_lossy(&output.stdout).into_owned();
         let offers = |name| config.namespaces && offered.split_whitespace().any(|it| it == name);
         let root = format!("{}/{owner}", config.cgroups_root);
@@ -103,7 +101,8 @@ impl Launcher {
     /// The user that the task runs as; `None` is ours.
     pub fn user(&self, spec: &ContainerSpec) -> Result<Option<User>, Failure> {
         let name = spec.command.user.as_deref().or(spec.user.as_deref());
-        let Some(name) = name.filter(|_| self.config.switch_user && users::is_root()) else {
+        let switch = |name: &&str| !name.is_empty() && self.config.switch_user && users::is_root();
+        let Some(name) = name.filter(switch) else {
             return Ok(None);
         };
         match users::find(name) {
@@ -134,9 +133,8 @@ impl Launcher {
         }
         let content = self.shim_spec(spec, user, group.as_ref())?;
         let file = folder.file("spec");
-        std::fs::write(&file, content).map_err(|error| {
-            Failure::runtime(format!("write {}: {error}", file.display()))
-        })?;
+        std::fs::write(&file, content)
+            .map_err(|error| Failure::runtime(format!("write {}: {error}", file.display())))?;
         let started = Shim::start(&self.config.shim, folder, group.clone()).await;
         started.map_err(|message| {
             Failure::runtime(format!("Failed to launch the container: {message}"))
@@ -214,13 +212,15 @@ impl Launcher {
         // in version 1, so this looks again a few times. It gives up in about two seconds.
         let mut pause = Duration::from_millis(1);
         loop {
-            group.kill();
             match group.remove() {
                 Ok(()) => return Ok(()),
                 Err(error) if pause > Duration::from_secs(1) => {
                     return Err(format!("remove the cgroup of container {id}: {error}"));
                 }
-                Err(_) => tokio::time::sleep(pause).await,
+                Err(_) => {
+                    group.kill();
+                    tokio::time::sleep(pause).await;
+                }
             }
             pause *= 2;
         }
@@ -311,7 +311,11 @@ impl Launcher {
             .kill_on_drop(false)
             .spawn()
             .map_err(|error| format!("start {}: {error}", self.config.shim.display()))?;
-        let (mut stdin, mut stdout) = child.stdin.take().zip(child.stdout.take()).ok_or("no pipes")?;
+        let (mut stdin, mut stdout) = child
+            .stdin
+            .take()
+            .zip(child.stdout.take())
+            .ok_or("no pipes")?;
         let conversation = async {
             let mut message = format!("{}\n", content.len()).into_bytes();
             message.extend_from_slice(&content);

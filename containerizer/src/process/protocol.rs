@@ -1,12 +1,6 @@
 //! Our side of the shim's files; its own `protocol.rs` describes them.
 
-use std::{
-    collections::BTreeMap,
-    ffi::OsStr,
-    fs, io,
-    os::unix::ffi::OsStrExt,
-    path::Path,
-};
+use std::{collections::BTreeMap, ffi::OsStr, fs, io, os::unix::ffi::OsStrExt, path::Path};
 
 /// Writes a `spec`.
 pub(crate) struct SpecWriter {
@@ -181,6 +175,12 @@ mod tests {
         let pid = std::process::id() as i32;
         let start = start_time(pid).unwrap_or(0);
         assert!(Recorded { pid, start }.is_alive());
-        assert!(!Recorded { pid, start: start + 1 }.is_alive());
+        assert!(
+            !Recorded {
+                pid,
+                start: start + 1
+            }
+            .is_alive()
+        );
     }
 }

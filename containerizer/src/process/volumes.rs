@@ -18,12 +18,24 @@ pub(super) fn put(
     mount_namespace: bool,
 ) -> Result<(), Failure> {
     for (host, container, read_only) in &spec.volumes {
-        one(out, spec, user, mount_namespace, host, container, *read_only)?;
+        one(
+            out,
+            spec,
+            user,
+            mount_namespace,
+            host,
+            container,
+            *read_only,
+        )?;
     }
     let Some(container) = &spec.container else {
         return Ok(());
     };
-    if container.mesos.as_ref().is_some_and(|it| it.image.is_some()) {
+    if container
+        .mesos
+        .as_ref()
+        .is_some_and(|it| it.image.is_some())
+    {
         return Err(Failure::invalid(
             "container.mesos.image: images need the docker containerizer; use a container of \
              type DOCKER",

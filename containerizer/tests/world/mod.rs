@@ -34,7 +34,10 @@ pub fn shim() -> PathBuf {
         if profile.file_name().is_some_and(|it| it == "release") {
             build.arg("--release");
         }
-        assert!(build.status().expect("run cargo").success(), "build the shim");
+        assert!(
+            build.status().expect("run cargo").success(),
+            "build the shim"
+        );
         profile.join("tepui-shim")
     })
     .clone()
@@ -188,7 +191,9 @@ impl Drop for World {
         self.containerizer.detach();
         let owner = self.config.owner.clone();
         let label = format!("label=tepui.owner={owner}");
-        let list = Command::new("docker").args(["ps", "-aq", "-f", &label]).output();
+        let list = Command::new("docker")
+            .args(["ps", "-aq", "-f", &label])
+            .output();
         if let Ok(list) = list {
             for id in String::from_utf8_lossy(&list.stdout).lines() {
                 let _ = Command::new("docker").args(["rm", "-fv", id]).output();
@@ -210,7 +215,7 @@ impl Drop for World {
             }
         }
         let root = Path::new("/sys/fs/cgroup");
-        for controller in ["cpu", "cpuacct", "memory", "pids", "."] {
+        for controller in ["cpu", "cpuacct", "memory", "pids", "unified", "."] {
             let ours = root.join(controller).join("tepui-test").join(&owner);
             for group in std::fs::read_dir(&ours).into_iter().flatten().flatten() {
                 let deadline = std::time::Instant::now() + Duration::from_secs(5);
