@@ -106,7 +106,7 @@ impl Framework {
             .connect(outgoing)
             .await
             .unwrap();
-        let stream_id = response.metadata()["mesos-stream-id"].to_str().unwrap().to_owned();
+        let stream_id = response.metadata().get("mesos-stream-id").unwrap().to_str().unwrap().to_owned();
         let mut framework = Framework {
             calls,
             events: response.into_inner(),

@@ -378,7 +378,10 @@ impl<R: Replica> Core<R> {
         self.parts.shared.with_status(|status| {
             status.master_info = self.parts.config.master_info.clone();
             status.master_info.id = master_id;
-            status.elected_time = wall.0;
+            if sequence == 0 {
+                // A machine that is born again goes on with its term.
+                status.elected_time = wall.0;
+            }
         });
         let mut leadership = Leadership {
             term,

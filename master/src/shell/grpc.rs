@@ -178,8 +178,13 @@ impl Scheduler for Schedulers {
                     Some(Message::Close { status, reason }) => {
                         closed(status, &reason).map(|status| (Err(status), None))
                     }
-                    // Closed by the shell: too slow a reader, or the leadership ended.
-                    _ => Some((Err(Status::unavailable("subscribe again")), None)),
+                    // Closed by the shell: a call was refused, the reader is too slow, or the
+                    // leadership ended.
+                    _ => {
+                        let again = || Status::unavailable("subscribe again");
+                        let status = refusal.try_recv().unwrap_or_else(|_| again());
+                        Some((Err(status), None))
+                    }
                 }
             },
         );
