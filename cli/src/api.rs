@@ -109,9 +109,14 @@ impl Api {
         names.dedup();
         match (candidates.as_slice(), names.len()) {
             ([], _) => bail!("no task {id:?}; `tepui ps --all` lists them"),
-            (_, 2..) => bail!("{id:?} is the beginning of several tasks: {}", names.join(", ")),
+            (_, 2..) => bail!(
+                "{id:?} is the beginning of several tasks: {}",
+                names.join(", ")
+            ),
             (several, _) => {
-                let live = several.iter().find(|task| !is_terminal(text(task, "state")));
+                let live = several
+                    .iter()
+                    .find(|task| !is_terminal(text(task, "state")));
                 Ok((*live.unwrap_or(&several[0])).clone())
             }
         }

@@ -22,7 +22,11 @@ pub(crate) fn print(context: &Context, rows: &[Value], columns: &[Column]) {
     }
     table.set_header(columns.iter().map(|(heading, _)| {
         let cell = Cell::new(heading);
-        if coloured { cell.add_attribute(Attribute::Bold) } else { cell }
+        if coloured {
+            cell.add_attribute(Attribute::Bold)
+        } else {
+            cell
+        }
     }));
     for row in rows {
         table.add_row(columns.iter().map(|(_, show)| {

@@ -29,12 +29,16 @@ const COLUMNS: &[Column] = &[
         .to_owned()
     }),
     ("USED", |agent| output::resources(&agent["used_resources"])),
-    ("OFFERED", |agent| output::resources(&agent["offered_resources"])),
+    ("OFFERED", |agent| {
+        output::resources(&agent["offered_resources"])
+    }),
     ("TOTAL", |agent| output::resources(&agent["resources"])),
     ("ATTRIBUTES", |agent| {
         let attributes = agent["attributes"].as_object();
         let pairs = attributes.into_iter().flatten().map(|(name, value)| {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let value = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
             format!("{name}={value}")
         });
         pairs.collect::<Vec<_>>().join(" ")

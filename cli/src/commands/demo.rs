@@ -79,7 +79,9 @@ pub(crate) async fn run(context: &Context, image: Option<&str>) -> Result<ExitCo
     let options = Options::new([context.master.as_str()], task::framework("", "demo"));
     let Session { driver, mut events } = Session::start(options)?;
     let progress = ProgressBar::new(SHARDS.into());
-    progress.set_style(ProgressStyle::with_template("    {bar:30} {pos}/{len} {msg}")?);
+    progress.set_style(ProgressStyle::with_template(
+        "    {bar:30} {pos}/{len} {msg}",
+    )?);
     progress.set_draw_target(ProgressDrawTarget::stderr());
     progress.tick();
 
@@ -92,12 +94,16 @@ pub(crate) async fn run(context: &Context, image: Option<&str>) -> Result<ExitCo
             .context("the workload takes too long")?
             .context("the session ended")??;
         match event {
-            Event::Subscribed { framework_id: id, .. } => framework_id = id.value,
+            Event::Subscribed {
+                framework_id: id, ..
+            } => framework_id = id.value,
             Event::Offers(offers) => {
                 for offer in offers {
                     let tasks = fill(&offer, &mut shards, image);
                     if tasks.is_empty() {
-                        driver.decline(offer.id, Some(Duration::from_secs(1))).await?;
+                        driver
+                            .decline(offer.id, Some(Duration::from_secs(1)))
+                            .await?;
                     } else {
                         driver.launch(&offer, tasks, None).await?;
                     }

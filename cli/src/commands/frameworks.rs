@@ -39,10 +39,17 @@ const COLUMNS: &[Column] = &[
         _ => text(framework, "role").to_owned(),
     }),
     ("TASKS", |framework| {
-        framework["tasks"].as_array().map_or(0, Vec::len).to_string()
+        framework["tasks"]
+            .as_array()
+            .map_or(0, Vec::len)
+            .to_string()
     }),
-    ("USED", |framework| output::resources(&framework["used_resources"])),
-    ("OFFERED", |framework| output::resources(&framework["offered_resources"])),
+    ("USED", |framework| {
+        output::resources(&framework["used_resources"])
+    }),
+    ("OFFERED", |framework| {
+        output::resources(&framework["offered_resources"])
+    }),
 ];
 
 /// Lists the frameworks.

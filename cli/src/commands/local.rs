@@ -130,7 +130,10 @@ async fn start(options: &Options, containerizers: &str) -> Result<Cluster> {
     let first = u32::from(options.port);
     let last = first + 2 + u32::from(options.agents);
     if last > u32::from(u16::MAX) {
-        bail!("--port={first} leaves no room for {} agents", options.agents);
+        bail!(
+            "--port={first} leaves no room for {} agents",
+            options.agents
+        );
     }
     check_port(options.port)?;
     let loopback = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -152,7 +155,10 @@ async fn start(options: &Options, containerizers: &str) -> Result<Cluster> {
             later => options.port + 2 + later,
         };
         let flags = [
-            format!("--work_dir={}", folder.join(format!("agent-{index}")).display()),
+            format!(
+                "--work_dir={}",
+                folder.join(format!("agent-{index}")).display()
+            ),
             format!("--master={}", loopback(options.port)),
             "--ip=127.0.0.1".to_owned(),
             format!("--port={port}"),
@@ -201,10 +207,16 @@ async fn wait_for_agents(context: &Context, wanted: u16) -> Result<()> {
         let answer = api.master("/slaves", &[]).await;
         let active = |answer: &serde_json::Value| {
             let agents = answer["slaves"].as_array();
-            let active = agents.into_iter().flatten().filter(|it| it["active"] == true);
+            let active = agents
+                .into_iter()
+                .flatten()
+                .filter(|it| it["active"] == true);
             active.filter(|it| !text(it, "id").is_empty()).count()
         };
-        if answer.as_ref().is_ok_and(|it| active(it) >= usize::from(wanted)) {
+        if answer
+            .as_ref()
+            .is_ok_and(|it| active(it) >= usize::from(wanted))
+        {
             return Ok(());
         }
         if started.elapsed() > Duration::from_secs(30) {

@@ -43,7 +43,10 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
         let mut text = Vec::new();
         follower.copy(&api, &mut text).await?;
         let data = String::from_utf8_lossy(&text);
-        println!("{:#}", serde_json::json!({ "task": task["id"], "data": data }));
+        println!(
+            "{:#}",
+            serde_json::json!({ "task": task["id"], "data": data })
+        );
         return Ok(ExitCode::SUCCESS);
     }
     follower.copy(&api, &mut output).await?;

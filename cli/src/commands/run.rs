@@ -286,7 +286,10 @@ mod tests {
     #[test]
     fn signals_are_read_from_the_message() {
         assert_eq!(signal("Command terminated with signal Killed"), Some(9));
-        assert_eq!(signal("Command terminated with signal Terminated"), Some(15));
+        assert_eq!(
+            signal("Command terminated with signal Terminated"),
+            Some(15)
+        );
         assert_eq!(signal("Command exited with status 1"), None);
     }
 }
