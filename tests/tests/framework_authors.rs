@@ -132,7 +132,10 @@ fn refusals_end_the_session_with_the_masters_words() -> Result<()> {
     run(async {
         for transport in [Transport::Grpc, Transport::Http] {
             let mut info = task::framework("root", "wrong");
-            info.role = Some("not a role".into());
+            info.roles = vec!["not a role".into()];
+            info.capabilities = vec![v1::framework_info::Capability {
+                r#type: Some(v1::framework_info::capability::Type::MultiRole as i32),
+            }];
             let master = cluster.master.address.to_string();
             let options = Options::new([master], info).transport(transport);
             let Session { mut events, .. } = Session::start(options)?;

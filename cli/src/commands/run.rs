@@ -58,7 +58,10 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
         .clone()
         .unwrap_or_else(|| format!("run-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]));
     let mut framework = task::framework(options.user.clone(), format!("tepui run {id}"));
-    framework.role = Some(options.role.clone());
+    framework.roles = vec![options.role.clone()];
+    framework.capabilities = vec![v1::framework_info::Capability {
+        r#type: Some(v1::framework_info::capability::Type::MultiRole as i32),
+    }];
     let session = Session::start(tepui_scheduler_api::Options::new(
         [context.master.as_str()],
         framework,
