@@ -2,15 +2,38 @@
 
 use crate::respond;
 use axum::{body::Body, response::Response};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use flate2::read::GzDecoder;
 use http::{HeaderMap, Method, StatusCode, header};
-use std::io::Read;
+use http_body_util::BodyExt;
+use std::{io::Read, time::Duration};
 use tepui_proto::{json, media::ContentType, wire};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 /// The largest body taken, also after decompression. An ACCEPT of ten thousand tasks is a
 /// few megabytes.
 pub const MAX_BODY: usize = 64 << 20;
+
+/// Bodies up to this size are read however many there are.
+const SMALL: usize = 1 << 20;
+
+/// Larger ones are read this many at a time, so that clients together cannot fill the
+/// memory; the others wait, and their sockets with them.
+static LARGE: Semaphore = Semaphore::const_new(4);
+
+/// How long a large body may take before it gives its place to the next.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long, and how far, an upload is read on that was refused: a client that still sends
+/// when its connection closes may never see why.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 4 * MAX_BODY;
+
+/// Bodies from this size on are decoded where that delays nobody else.
+const DECODE_ASIDE: usize = 256 << 10;
 
 /// A refusal, boxed because it is large and rare.
 pub type Refusal = Box<Response>;
@@ -19,46 +42,80 @@ fn refuse(response: Response) -> Refusal {
     Box::new(response)
 }
 
+fn too_large() -> Refusal {
+    let reason = format!("the body is larger than the {MAX_BODY} bytes that are taken");
+    refuse(respond::text(StatusCode::PAYLOAD_TOO_LARGE, reason))
+}
+
+fn too_slow() -> Refusal {
+    let reason = format!(
+        "a body of more than {SMALL} bytes has to arrive within {} s",
+        PATIENCE.as_secs()
+    );
+    refuse(respond::text(StatusCode::REQUEST_TIMEOUT, reason))
+}
+
+/// A place among those whose bodies are large. The semaphore is never closed.
+async fn place() -> Option<SemaphorePermit<'static>> {
+    LARGE.acquire().await.ok()
+}
+
 /// The whole body, uncompressed.
 ///
 /// # Errors
-/// 413 beyond [`MAX_BODY`], 400 for a body that is not what Content-Encoding says, 415 for
-/// an encoding that is not known.
+/// 413 beyond [`MAX_BODY`], 408 for a large one that comes slowly, 400 for a body that is
+/// not what Content-Encoding says, 415 for an encoding that is not known.
 pub async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
-    let too_large = || {
-        let reason = format!("the body is larger than the {MAX_BODY} bytes that are taken");
-        refuse(respond::text(StatusCode::PAYLOAD_TOO_LARGE, reason))
-    };
+    read_within(headers, body, PATIENCE).await
+}
+
+async fn read_within(
+    headers: &HeaderMap,
+    mut body: Body,
+    patience: Duration,
+) -> Result<Bytes, Refusal> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|it| it.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|it| it > MAX_BODY) {
+        // A client that asks first has sent nothing, and needs only the answer.
+        if !headers.contains_key(header::EXPECT) {
+            linger(&mut body).await;
+        }
         return Err(too_large());
     }
-    let bytes = axum::body::to_bytes(body, MAX_BODY).await.map_err(|error| {
-        // The only error with a known cause is the limit.
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            if cause.to_string().contains("length limit") {
-                return too_large();
-            }
-            source = cause.source();
-        }
-        refuse(respond::bad_request(format!("the body could not be read: {error}")))
-    })?;
-    match headers.get(header::CONTENT_ENCODING).map(|it| it.as_bytes()) {
+    let mut bytes = BytesMut::new();
+    collect(&mut body, &mut bytes, SMALL).await?;
+    let mut large = None;
+    if bytes.len() > SMALL {
+        large = place().await;
+        bytes.reserve(announced.unwrap_or(0).saturating_sub(bytes.len()));
+        timeout(patience, collect(&mut body, &mut bytes, MAX_BODY))
+            .await
+            .map_err(|_| too_slow())??;
+    }
+    if bytes.len() > MAX_BODY {
+        drop((bytes, large));
+        linger(&mut body).await;
+        return Err(too_large());
+    }
+    let bytes = bytes.freeze();
+    match headers
+        .get(header::CONTENT_ENCODING)
+        .map(|it| it.as_bytes())
+    {
         None | Some(b"identity") => Ok(bytes),
         Some(b"gzip") => {
-            let mut text = Vec::new();
-            // One more than the limit, to tell a body at the limit from one beyond.
-            let mut decoder = GzDecoder::new(bytes.as_ref()).take(MAX_BODY as u64 + 1);
-            match decoder.read_to_end(&mut text) {
-                Ok(length) if length > MAX_BODY => Err(too_large()),
-                Ok(_) => Ok(text.into()),
-                Err(_) => Err(refuse(respond::bad_request(
-                    "Content-Encoding says gzip, but the body is not",
-                ))),
-            }
+            // What a small body unpacks to may be large.
+            let _large = match large {
+                None => place().await,
+                held => held,
+            };
+            let unpacked = tokio::task::spawn_blocking(move || unpack(&bytes)).await;
+            unpacked.unwrap_or_else(|error| {
+                tracing::error!(%error, "a body could not be unpacked");
+                Err(refuse(respond::bad_request("the body cannot be unpacked")))
+            })
         }
         Some(other) => Err(refuse(respond::text(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -66,6 +123,55 @@ pub async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
                 "Content-Encoding {:?} is not known: gzip or none",
                 String::from_utf8_lossy(other)
             ),
+        ))),
+    }
+}
+
+/// Reads until the body ends or there are more bytes than `limit`.
+async fn collect(body: &mut Body, bytes: &mut BytesMut, limit: usize) -> Result<(), Refusal> {
+    while bytes.len() <= limit {
+        match body.frame().await {
+            None => break,
+            Some(Ok(frame)) => {
+                // Trailers say nothing here.
+                if let Ok(data) = frame.into_data() {
+                    bytes.extend_from_slice(&data);
+                }
+            }
+            Some(Err(error)) => {
+                let reason = format!("the body could not be read: {error}");
+                return Err(refuse(respond::bad_request(reason)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads and forgets.
+async fn linger(body: &mut Body) {
+    let forget = async {
+        let mut left = LINGER_BYTES;
+        while left > 0
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            let read = frame.data_ref().map_or(0, Bytes::len);
+            left = left.saturating_sub(read);
+        }
+    };
+    // However far it came: the answer leaves now.
+    let _ = timeout(LINGER, forget).await;
+}
+
+/// The content of gzip.
+fn unpack(bytes: &[u8]) -> Result<Bytes, Refusal> {
+    let mut content = Vec::new();
+    // One more than the limit, to tell a body at the limit from one beyond.
+    let mut decoder = GzDecoder::new(bytes).take(MAX_BODY as u64 + 1);
+    match decoder.read_to_end(&mut content) {
+        Ok(length) if length > MAX_BODY => Err(too_large()),
+        Ok(_) => Ok(content.into()),
+        Err(_) => Err(refuse(respond::bad_request(
+            "Content-Encoding says gzip, but the body is not",
         ))),
     }
 }
@@ -127,7 +233,7 @@ pub struct Decoded<M> {
 ///
 /// # Errors
 /// 405, 400, 415, 413 with a text.
-pub async fn call<M: prost::Message + prost::Name + Default>(
+pub async fn call<M: prost::Message + prost::Name + Default + 'static>(
     method: &Method,
     headers: &HeaderMap,
     body: Body,
@@ -137,7 +243,14 @@ pub async fn call<M: prost::Message + prost::Name + Default>(
     }
     let content_type = content_type(headers)?;
     let body = read(headers, body).await?;
-    decode(content_type, body)
+    if body.len() < DECODE_ASIDE {
+        return decode(content_type, body);
+    }
+    let decoded = tokio::task::spawn_blocking(move || decode(content_type, body)).await;
+    decoded.unwrap_or_else(|error| {
+        tracing::error!(%error, "a body could not be decoded");
+        Err(refuse(respond::bad_request("the body cannot be decoded")))
+    })
 }
 
 /// Decodes a body.
@@ -193,6 +306,59 @@ mod tests {
             encoder.write_all(&zeros).unwrap();
         }
         assert_eq!(read_gzip(&encoder.finish().unwrap()).await, Err(413));
+    }
+
+    /// A body that comes in pieces of 64 KiB, `count` of them, and how many were read.
+    fn pieces(count: usize) -> (Body, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+        let read = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counter = read.clone();
+        let piece = Bytes::from(vec![b' '; 64 << 10]);
+        let pieces = (0..count).map(move |_| {
+            counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok::<_, std::convert::Infallible>(piece.clone())
+        });
+        (Body::from_stream(futures_util::stream::iter(pieces)), read)
+    }
+
+    #[tokio::test]
+    async fn bodies_in_pieces_are_whole_and_refused_ones_are_read_on() {
+        let (body, _) = pieces(100);
+        assert_eq!(
+            read(&HeaderMap::new(), body).await.unwrap().len(),
+            100 << 16
+        );
+        let (body, count) = pieces(1100);
+        let refusal = read(&HeaderMap::new(), body).await.unwrap_err();
+        assert_eq!(refusal.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), 1100);
+        // Announced, and asked about first: nothing of it is read.
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_LENGTH, (1100u64 << 16).into());
+        headers.insert(header::EXPECT, "100-continue".parse().unwrap());
+        let (body, count) = pieces(1100);
+        let refusal = read(&headers, body).await.unwrap_err();
+        assert_eq!(refusal.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_large_body_that_stops_gives_its_place_away() {
+        let first = Bytes::from(vec![b' '; SMALL + 1]);
+        let stopped = || {
+            let first = futures_util::stream::once(std::future::ready(Ok::<
+                _,
+                std::convert::Infallible,
+            >(first.clone())));
+            let body = futures_util::StreamExt::chain(first, futures_util::stream::pending());
+            tokio::spawn(async {
+                let body = Body::from_stream(body);
+                read_within(&HeaderMap::new(), body, Duration::from_millis(20)).await
+            })
+        };
+        for refusal in [(); 9].map(|()| stopped()) {
+            let refusal = refusal.await.unwrap().unwrap_err();
+            assert_eq!(refusal.status(), StatusCode::REQUEST_TIMEOUT);
+        }
     }
 
     #[tokio::test]
