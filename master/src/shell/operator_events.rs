@@ -94,8 +94,15 @@ impl Feed {
         self.sinks.retain(|it| !it.is_closed());
         if self.sinks.is_empty() {
             // Nobody was told anything: what is known begins with this view.
-            self.agents = view.registered_agents().map(|(id, ..)| id.clone()).collect();
-            self.frameworks = view.state().frameworks().map(|(id, _)| id.clone()).collect();
+            self.agents = view
+                .registered_agents()
+                .map(|(id, ..)| id.clone())
+                .collect();
+            self.frameworks = view
+                .state()
+                .frameworks()
+                .map(|(id, _)| id.clone())
+                .collect();
         }
         if sink.try_send(Item::Begin(view.clone())).is_ok() {
             self.sinks.push(sink);
@@ -111,18 +118,16 @@ impl Feed {
     }
 
     /// Tells everybody what an entry and the changes with it brought; `view` has them.
-    pub(crate) fn update(&mut self, view: &View, operations: &[log::Operation], changes: &[ViewChange]) {
+    pub(crate) fn update(
+        &mut self,
+        view: &View,
+        operations: &[log::Operation],
+        changes: &[ViewChange],
+    ) {
         if self.sinks.is_empty() {
             return;
         }
-        let mut events = Vec::new();
-        for kind in operations.iter().filter_map(|it| it.kind.as_ref()) {
-            self.operation(view, kind, &mut events);
-        }
-        for change in changes {
-            self.change(view, change, &mut events);
-        }
-        for event in events {
+        for event in self.events(view, operations, changes) {
             let encoded = Arc::new(Encoded::new(event));
             // One who does not read fast enough is dropped: its stream ends.
             self.sinks
@@ -130,7 +135,32 @@ impl Feed {
         }
     }
 
-    fn operation(&mut self, view: &View, kind: &Kind, events: &mut Vec<Event>) {
+    /// What operations and changes mean to operators, in order.
+    fn events(
+        &mut self,
+        view: &View,
+        operations: &[log::Operation],
+        changes: &[ViewChange],
+    ) -> Vec<Event> {
+        let mut events = Vec::new();
+        // A new row and a new connection are one piece of news.
+        let mut told = BTreeSet::new();
+        for kind in operations.iter().filter_map(|it| it.kind.as_ref()) {
+            self.operation(view, kind, &mut told, &mut events);
+        }
+        for change in changes {
+            self.change(view, change, &mut told, &mut events);
+        }
+        events
+    }
+
+    fn operation(
+        &mut self,
+        view: &View,
+        kind: &Kind,
+        told: &mut BTreeSet<FrameworkId>,
+        events: &mut Vec<Event>,
+    ) {
         match kind {
             Kind::LaunchTask(launch) => {
                 if let Some(task) = &launch.task {
@@ -145,17 +175,27 @@ impl Feed {
                 if let Some(row) = &put.framework {
                     let id = FrameworkId::from(row.framework_id.as_str());
                     // A new one is told of when it is connected, as the log says first.
-                    if self.frameworks.contains(&id) {
+                    if self.frameworks.contains(&id) && told.insert(id.clone()) {
                         events.extend(framework(view, &id, false));
                     }
                 }
             }
             Kind::RemoveFramework(removed) => {
                 let id = FrameworkId::from(removed.framework_id.as_str());
+                // Its tasks ended with it, by no operation of their own.
+                let reason = Some(wire::task_status::Reason::FrameworkRemoved as i32);
+                for task in view.state().completed_tasks(&id) {
+                    if let Some(status) = task.statuses.last().filter(|it| it.reason == reason) {
+                        events.push(updated(task, status, status.state));
+                    }
+                }
                 self.frameworks.remove(&id);
                 let completed = view.state().completed_frameworks();
                 let row = view.state().framework(&id).or_else(|| {
-                    completed.into_iter().find(|(it, _)| **it == id).map(|(_, row)| row)
+                    completed
+                        .into_iter()
+                        .find(|(it, _)| **it == id)
+                        .map(|(_, row)| row)
                 });
                 if let Some(row) = row {
                     let framework_info = frameworks::info_v1(row);
@@ -168,7 +208,13 @@ impl Feed {
         }
     }
 
-    fn change(&mut self, view: &View, change: &ViewChange, events: &mut Vec<Event>) {
+    fn change(
+        &mut self,
+        view: &View,
+        change: &ViewChange,
+        told: &mut BTreeSet<FrameworkId>,
+        events: &mut Vec<Event>,
+    ) {
         match change {
             ViewChange::Framework {
                 framework_id,
@@ -176,11 +222,8 @@ impl Feed {
                 ..
             } => {
                 let is_new = self.frameworks.insert(framework_id.clone());
-                events.extend(framework(view, framework_id, is_new));
-            }
-            ViewChange::Framework { framework_id, .. } => {
-                if self.frameworks.contains(framework_id) {
-                    events.extend(framework(view, framework_id, false));
+                if told.insert(framework_id.clone()) {
+                    events.extend(framework(view, framework_id, is_new));
                 }
             }
             ViewChange::Agent {
@@ -242,13 +285,153 @@ fn task_updated(view: &View, update: &log::UpdateTask) -> Option<Event> {
         let mut completed = state.completed_tasks(&framework_id);
         completed.find(|row| row.task_id == update.task_id)
     })?;
+    let latest = update.latest_state.unwrap_or(status.state);
+    Some(updated(row, status, latest))
+}
+
+fn updated(row: &log::Task, status: &log::TaskStatus, state: i32) -> Event {
     let mut event = of(event::Type::TaskUpdated);
     event.task_updated = Some(event::TaskUpdated {
         framework_id: wire::FrameworkId {
-            value: update.framework_id.clone(),
+            value: row.framework_id.clone(),
         },
         status: tasks::status_v1(row, status),
-        state: update.latest_state.unwrap_or(status.state),
+        state,
     });
-    Some(event)
+    event
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tepui_state::ClusterState;
+
+    /// Applies operations and changes as the view thread does; the types of the events.
+    fn apply(
+        feed: &mut Feed,
+        view: &mut View,
+        kinds: Vec<Kind>,
+        changes: &[ViewChange],
+    ) -> Vec<event::Type> {
+        let operations = kinds
+            .into_iter()
+            .map(|kind| log::Operation { kind: Some(kind) });
+        let entry = log::Entry {
+            operations: operations.collect(),
+            ..Default::default()
+        };
+        view.apply_entry(&entry).unwrap();
+        changes.iter().for_each(|it| view.apply_change(it));
+        let events = feed.events(view, &entry.operations, changes);
+        events.iter().map(Event::r#type).collect()
+    }
+
+    fn put() -> Kind {
+        let info = wire::FrameworkInfo {
+            user: "u".into(),
+            name: "n".into(),
+            ..Default::default()
+        };
+        Kind::PutFramework(log::PutFramework {
+            framework: Some(log::Framework {
+                framework_id: "F".into(),
+                info_payload: info.encode_to_vec().into(),
+                ..Default::default()
+            }),
+        })
+    }
+
+    fn connection(connected: bool) -> ViewChange {
+        ViewChange::Framework {
+            framework_id: "F".into(),
+            connected,
+            active: connected,
+            transport: None,
+        }
+    }
+
+    fn launch(id: &str) -> Kind {
+        Kind::LaunchTask(log::LaunchTask {
+            task: Some(log::Task {
+                framework_id: "F".into(),
+                task_id: id.into(),
+                agent_id: "S".into(),
+                state: wire::TaskState::TaskStaging as i32,
+                ..Default::default()
+            }),
+            ..Default::default()
+        })
+    }
+
+    fn status(id: &str, state: wire::TaskState) -> Kind {
+        Kind::UpdateTask(log::UpdateTask {
+            framework_id: "F".into(),
+            task_id: id.into(),
+            status: Some(log::TaskStatus {
+                state: state as i32,
+                ..Default::default()
+            }),
+            ..Default::default()
+        })
+    }
+
+    #[test]
+    fn a_framework_comes_works_fails_over_and_goes() {
+        use event::Type::{FrameworkAdded, FrameworkRemoved, FrameworkUpdated};
+        use event::Type::{TaskAdded, TaskUpdated};
+        let (mut feed, mut view) = (Feed::new(1), View::birth(ClusterState::new()));
+        let mut apply = |kinds, changes: &[_]| apply(&mut feed, &mut view, kinds, changes);
+        assert_eq!(apply(vec![put()], &[connection(true)]), [FrameworkAdded]);
+        let launches = vec![launch("a"), launch("b")];
+        assert_eq!(apply(launches, &[]), [TaskAdded, TaskAdded]);
+        let ended = status("a", wire::TaskState::TaskFinished);
+        assert_eq!(apply(vec![ended], &[]), [TaskUpdated]);
+        assert_eq!(apply(vec![], &[connection(false)]), []);
+        assert_eq!(apply(vec![put()], &[connection(true)]), [FrameworkUpdated]);
+        assert_eq!(apply(vec![put()], &[]), [FrameworkUpdated]);
+        // The task that ran is told of, the one that had ended is not.
+        let remove = Kind::RemoveFramework(log::RemoveFramework {
+            framework_id: "F".into(),
+            wall_time: 1.0,
+        });
+        let gone = ViewChange::FrameworkRemoved("F".into());
+        assert_eq!(
+            apply(vec![remove], &[gone]),
+            [TaskUpdated, FrameworkRemoved]
+        );
+    }
+
+    #[test]
+    fn who_does_not_read_is_dropped_and_the_oldest_makes_room() {
+        let mut view = View::birth(ClusterState::new());
+        let mut feed = Feed::new(2);
+        let snapshot = Arc::new(view.clone());
+        let (slow, slow_items) = mpsc::channel(1);
+        let (quick, mut quick_items) = mpsc::channel(8);
+        feed.subscribe(slow, &snapshot);
+        feed.subscribe(quick, &snapshot);
+        let Kind::PutFramework(it) = put() else {
+            return;
+        };
+        let entry = log::Entry {
+            operations: vec![log::Operation {
+                kind: Some(Kind::PutFramework(it)),
+            }],
+            ..Default::default()
+        };
+        view.apply_entry(&entry).unwrap();
+        feed.update(&view, &entry.operations, &[connection(true)]);
+        assert!(slow_items.is_closed());
+        assert!(matches!(quick_items.try_recv(), Ok(Item::Begin(_))));
+        assert!(matches!(quick_items.try_recv(), Ok(Item::Event(_))));
+        let more: Vec<_> = (0..2)
+            .map(|_| {
+                let (sink, items) = mpsc::channel(8);
+                feed.subscribe(sink, &snapshot);
+                items
+            })
+            .collect();
+        assert!(quick_items.is_closed());
+        assert!(more.iter().all(|it| !it.is_closed()));
+    }
 }
