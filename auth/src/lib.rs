@@ -99,7 +99,10 @@ fn lines(text: &str) -> Result<Vec<(String, String)>, Error> {
                 (Some(principal), Some(secret), None) => {
                     Ok((principal.to_owned(), secret.to_owned()))
                 }
-                _ => Err(Error::Syntax(format!("entry {} has not two words", index + 1))),
+                _ => Err(Error::Syntax(format!(
+                    "entry {} has not two words",
+                    index + 1
+                ))),
             }
         })
         .collect()
@@ -209,7 +212,9 @@ impl Authority {
         let (principal, secret) = decoded.split_once(':').ok_or_else(malformed)?;
         match self.credentials.admits(principal, secret) {
             true => Ok(Some(Principal::from(principal))),
-            false => Err(refused("the principal is not known, or the secret is not its")),
+            false => Err(refused(
+                "the principal is not known, or the secret is not its",
+            )),
         }
     }
 }
@@ -250,14 +255,26 @@ mod tests {
 
     #[test]
     fn realms_ask_for_what_they_require() {
-        let authority = Authority::with(Credentials::parse(JSON).unwrap())
-            .require(Realm::ReadWrite, true);
+        let authority =
+            Authority::with(Credentials::parse(JSON).unwrap()).require(Realm::ReadWrite, true);
         // one:s:1
         let right = Some("Basic b25lOnM6MQ==");
         assert_eq!(authority.admit(Realm::ReadOnly, None), Ok(None));
-        assert_eq!(authority.admit(Realm::ReadWrite, right), Ok(Some("one".into())));
-        for wrong in [None, Some("Basic"), Some("Bearer b25lOnM6MQ=="), Some("Basic b25lOnM6Mg=="), Some("Basic !")] {
-            assert!(authority.admit(Realm::ReadWrite, wrong).is_err(), "{wrong:?}");
+        assert_eq!(
+            authority.admit(Realm::ReadWrite, right),
+            Ok(Some("one".into()))
+        );
+        for wrong in [
+            None,
+            Some("Basic"),
+            Some("Bearer b25lOnM6MQ=="),
+            Some("Basic b25lOnM6Mg=="),
+            Some("Basic !"),
+        ] {
+            assert!(
+                authority.admit(Realm::ReadWrite, wrong).is_err(),
+                "{wrong:?}"
+            );
         }
         assert_eq!(Authority::open().admit(Realm::Frameworks, None), Ok(None));
     }

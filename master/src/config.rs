@@ -58,7 +58,10 @@ fn port(flags: &Flags, name: &str) -> Result<Option<u16>> {
 fn ip(flags: &Flags, name: &str) -> Result<Option<IpAddr>> {
     flags
         .text(name)
-        .map(|it| it.parse().with_context(|| format!("--{name}: {it:?} is no IP address")))
+        .map(|it| {
+            it.parse()
+                .with_context(|| format!("--{name}: {it:?} is no IP address"))
+        })
         .transpose()
 }
 
@@ -76,7 +79,9 @@ fn minima(text: &str) -> Result<Vec<Quantities>> {
             for part in alternative.split(';') {
                 let (name, amount) = part.split_once(':').with_context(wrong)?;
                 let amount: f64 = amount.trim().parse().ok().with_context(wrong)?;
-                let amount = Scalar::from_f64(name.trim(), amount).ok().with_context(wrong)?;
+                let amount = Scalar::from_f64(name.trim(), amount)
+                    .ok()
+                    .with_context(wrong)?;
                 quantities.insert(name.trim(), amount);
             }
             Ok(quantities)
@@ -165,10 +170,19 @@ impl Settings {
             authority: authority(&flags)?,
             cluster: flags.text("cluster").map(str::to_owned),
             log_dir: flags.text("log_dir").map(str::to_owned),
-            whitelist: flags.text("whitelist").filter(|it| *it != "*").map(PathBuf::from),
-            weights: flags.text("weights").map(weights).transpose()?.unwrap_or_default(),
+            whitelist: flags
+                .text("whitelist")
+                .filter(|it| *it != "*")
+                .map(PathBuf::from),
+            weights: flags
+                .text("weights")
+                .map(weights)
+                .transpose()?
+                .unwrap_or_default(),
             subscribers: usize::try_from(
-                flags.number("max_operator_event_stream_subscribers").unwrap_or(1000),
+                flags
+                    .number("max_operator_event_stream_subscribers")
+                    .unwrap_or(1000),
             )?,
             inject_panics: flags.bool(INJECT_PANICS),
             advertise_ip: ip(&flags, "advertise_ip")?,
@@ -180,19 +194,22 @@ impl Settings {
 
     /// Fills in who this master is, now that its port is known.
     pub(crate) fn at(&mut self, bound: SocketAddr) {
-        let told = self.advertise_ip.unwrap_or_else(|| match bound.ip().is_unspecified() {
-            true => Ipv4Addr::LOCALHOST.into(),
-            false => bound.ip(),
-        });
+        let told = self
+            .advertise_ip
+            .unwrap_or_else(|| match bound.ip().is_unspecified() {
+                true => Ipv4Addr::LOCALHOST.into(),
+                false => bound.ip(),
+            });
         let port = self.advertise_port.unwrap_or(bound.port());
         let hostname = match (&self.hostname, bound.ip().is_unspecified()) {
             (Some(name), _) => name.clone(),
             (None, true) if self.flags.bool("hostname_lookup") => own_hostname(told),
             (None, _) => told.to_string(),
         };
-        let capability = |kind: wire::master_info::capability::Type| {
-            wire::master_info::Capability { r#type: Some(kind as i32) }
-        };
+        let capability =
+            |kind: wire::master_info::capability::Type| wire::master_info::Capability {
+                r#type: Some(kind as i32),
+            };
         use wire::master_info::capability::Type;
         let info = &mut self.machine.master_info;
         // Mesos has the four bytes as they lie in memory, first byte lowest.
@@ -209,8 +226,9 @@ impl Settings {
             ip: Some(told.to_string()),
             port: port.into(),
         });
-        info.capabilities =
-            [Type::AgentUpdate, Type::AgentDraining, Type::QuotaV2].map(capability).to_vec();
+        info.capabilities = [Type::AgentUpdate, Type::AgentDraining, Type::QuotaV2]
+            .map(capability)
+            .to_vec();
     }
 }
 
@@ -255,7 +273,9 @@ mod tests {
     fn settings(arguments: &[&str]) -> Result<Settings, String> {
         let mut all = vec!["--work_dir=/tmp/x"];
         all.extend_from_slice(arguments);
-        let flags = TABLE.read(all, [], None).map_err(|error| error.to_string())?;
+        let flags = TABLE
+            .read(all, [], None)
+            .map_err(|error| error.to_string())?;
         Settings::read(flags).map_err(|error| format!("{error:#}"))
     }
 
@@ -276,7 +296,10 @@ mod tests {
             ("--port=70000", "--port"),
             ("--weights=a=-1", "--weights"),
             ("--roles=a b", "--roles"),
-            ("--min_allocatable_resources=cpus", "--min_allocatable_resources"),
+            (
+                "--min_allocatable_resources=cpus",
+                "--min_allocatable_resources",
+            ),
             ("--domain={", "--domain"),
             ("--agent_ping_timeout=1ms", "--agent_ping_timeout"),
             ("--authenticate_http_readonly", "--credentials"),
@@ -290,6 +313,9 @@ mod tests {
     #[test]
     fn weights_are_millionths() {
         let settings = settings(&["--weights=a=2.5,b=1"]).unwrap();
-        assert_eq!(settings.weights, [("a".to_owned(), 2_500_000), ("b".to_owned(), 1_000_000)]);
+        assert_eq!(
+            settings.weights,
+            [("a".to_owned(), 2_500_000), ("b".to_owned(), 1_000_000)]
+        );
     }
 }

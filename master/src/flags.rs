@@ -10,10 +10,25 @@ use tepui_server::flags::{
 pub(crate) const INJECT_PANICS: &str = "inject_panics";
 
 const FLAGS: &[Flag] = &[
-    Flag::new("advertise_ip", Text, None, "IP address told to agents and frameworks; not bound."),
-    Flag::new("advertise_port", Number, None, "Port told to agents and frameworks; not bound."),
-    Flag::new("agent_ping_timeout", Duration, Some("15secs"), "How long an agent has to answer a ping.")
-        .alias("slave_ping_timeout"),
+    Flag::new(
+        "advertise_ip",
+        Text,
+        None,
+        "IP address told to agents and frameworks; not bound.",
+    ),
+    Flag::new(
+        "advertise_port",
+        Number,
+        None,
+        "Port told to agents and frameworks; not bound.",
+    ),
+    Flag::new(
+        "agent_ping_timeout",
+        Duration,
+        Some("15secs"),
+        "How long an agent has to answer a ping.",
+    )
+    .alias("slave_ping_timeout"),
     Flag::new(
         "agent_reregister_timeout",
         Duration,
@@ -21,9 +36,19 @@ const FLAGS: &[Flag] = &[
         "How long an agent that is away may take to come back.",
     )
     .alias("slave_reregister_timeout"),
-    Flag::new("allocation_interval", Duration, Some("1secs"), "Time between two allocations."),
-    Flag::new("authenticate_agents", Bool, Some("false"), "Admit only agents with credentials.")
-        .alias("authenticate_slaves"),
+    Flag::new(
+        "allocation_interval",
+        Duration,
+        Some("1secs"),
+        "Time between two allocations.",
+    ),
+    Flag::new(
+        "authenticate_agents",
+        Bool,
+        Some("false"),
+        "Admit only agents with credentials.",
+    )
+    .alias("authenticate_slaves"),
     Flag::new(
         "authenticate_http_frameworks",
         Bool,
@@ -43,8 +68,18 @@ const FLAGS: &[Flag] = &[
         "Let only those with credentials write.",
     ),
     Flag::new("cluster", Text, None, "Name of the cluster, for people."),
-    Flag::new("credentials", Path, None, "File with principals and secrets, as JSON."),
-    Flag::new("domain", Text, None, "Fault domain of this master, as JSON."),
+    Flag::new(
+        "credentials",
+        Path,
+        None,
+        "File with principals and secrets, as JSON.",
+    ),
+    Flag::new(
+        "domain",
+        Text,
+        None,
+        "Fault domain of this master, as JSON.",
+    ),
     Flag::new(
         "fair_sharing_excluded_resource_names",
         Text,
@@ -57,12 +92,42 @@ const FLAGS: &[Flag] = &[
         Some("true"),
         "Offer agents with GPUs only to frameworks with the capability GPU_RESOURCES.",
     ),
-    Flag::new("hostname", Text, None, "Host name told to agents and frameworks."),
-    Flag::new("hostname_lookup", Bool, Some("true"), "Look the host name up when it is not given."),
-    Flag::new(INJECT_PANICS, Bool, Some("false"), "For tests alone: let a request make the master panic."),
-    Flag::new("ip", Text, Some("127.0.0.1"), "IP address to listen on; 0.0.0.0 for all of them."),
-    Flag::new("log_dir", Path, None, "Shown in /state; logs go to standard error."),
-    Flag::new("logging_level", Text, Some("INFO"), "TRACE, DEBUG, INFO, WARNING or ERROR."),
+    Flag::new(
+        "hostname",
+        Text,
+        None,
+        "Host name told to agents and frameworks.",
+    ),
+    Flag::new(
+        "hostname_lookup",
+        Bool,
+        Some("true"),
+        "Look the host name up when it is not given.",
+    ),
+    Flag::new(
+        INJECT_PANICS,
+        Bool,
+        Some("false"),
+        "For tests alone: let a request make the master panic.",
+    ),
+    Flag::new(
+        "ip",
+        Text,
+        Some("127.0.0.1"),
+        "IP address to listen on; 0.0.0.0 for all of them.",
+    ),
+    Flag::new(
+        "log_dir",
+        Path,
+        None,
+        "Shown in /state; logs go to standard error.",
+    ),
+    Flag::new(
+        "logging_level",
+        Text,
+        Some("INFO"),
+        "TRACE, DEBUG, INFO, WARNING or ERROR.",
+    ),
     Flag::new(
         "max_agent_ping_timeouts",
         Number,
@@ -82,48 +147,108 @@ const FLAGS: &[Flag] = &[
         Some("cpus:0.01|mem:32"),
         "Smallest offers: alternatives separated by |, each such as cpus:1;mem:32.",
     ),
-    Flag::new("offer_timeout", Duration, None, "Age at which an offer is taken back; never without."),
+    Flag::new(
+        "offer_timeout",
+        Duration,
+        None,
+        "Age at which an offer is taken back; never without.",
+    ),
     Flag::new("port", Number, Some("5050"), "Port to listen on."),
     Flag::new("quiet", Bool, Some("false"), "Write no log."),
-    Flag::new("raft_port", Number, Some("5052"), "Port on which masters speak to each other."),
+    Flag::new(
+        "raft_port",
+        Number,
+        Some("5052"),
+        "Port on which masters speak to each other.",
+    ),
     Flag::new(
         "require_agent_domain",
         Bool,
         Some("false"),
         "Refuse agents without a fault domain.",
     ),
-    Flag::new("roles", Text, None, "The only roles that frameworks may have, separated by commas."),
-    Flag::new("root_submissions", Bool, Some("true"), "Whether frameworks may run things as root."),
+    Flag::new(
+        "roles",
+        Text,
+        None,
+        "The only roles that frameworks may have, separated by commas.",
+    ),
+    Flag::new(
+        "root_submissions",
+        Bool,
+        Some("true"),
+        "Whether frameworks may run things as root.",
+    ),
     Flag::new(
         "weights",
         Text,
         None,
         "Weights of roles for a new cluster, such as one=2,two=0.5; later by the API.",
     ),
-    Flag::new("whitelist", Path, None, "File with the host names that are offered, one a line."),
-    Flag::new("work_dir", Path, None, "Folder for the cluster's state; required."),
+    Flag::new(
+        "whitelist",
+        Path,
+        None,
+        "File with the host names that are offered, one a line.",
+    ),
+    Flag::new(
+        "work_dir",
+        Path,
+        None,
+        "Folder for the cluster's state; required.",
+    ),
 ];
 
 const REFUSED: &[Refused] = &[
     ("zk", "masters agree among themselves, without ZooKeeper"),
-    ("zk_session_timeout", "masters agree among themselves, without ZooKeeper"),
+    (
+        "zk_session_timeout",
+        "masters agree among themselves, without ZooKeeper",
+    ),
     ("quorum", "the quorum is the majority of the masters"),
-    ("registry", "the state is always in the masters' own replicated log"),
-    ("registry_strict", "the state is always in the masters' own replicated log"),
-    ("modules", "there are no modules; what they did has to be built in"),
-    ("modules_dir", "there are no modules; what they did has to be built in"),
-    ("hooks", "there are no modules; what they did has to be built in"),
+    (
+        "registry",
+        "the state is always in the masters' own replicated log",
+    ),
+    (
+        "registry_strict",
+        "the state is always in the masters' own replicated log",
+    ),
+    (
+        "modules",
+        "there are no modules; what they did has to be built in",
+    ),
+    (
+        "modules_dir",
+        "there are no modules; what they did has to be built in",
+    ),
+    (
+        "hooks",
+        "there are no modules; what they did has to be built in",
+    ),
     ("allocator", "there is one allocator, the hierarchical one"),
     ("framework_sorter", "there is one order, by dominant share"),
     ("role_sorter", "there is one order, by dominant share"),
-    ("authenticate_frameworks", "it is of the v0 wire, which is not spoken; see authenticate_http_frameworks"),
+    (
+        "authenticate_frameworks",
+        "it is of the v0 wire, which is not spoken; see authenticate_http_frameworks",
+    ),
     ("master_contender", "masters agree among themselves"),
     ("master_detector", "masters agree among themselves"),
     ("ip_discovery_command", "give the address itself, with --ip"),
-    ("acls", "there is no authorization yet: give credentials only to those you trust"),
-    ("rate_limits", "calls are served in turns, so that a busy framework delays itself alone"),
+    (
+        "acls",
+        "there is no authorization yet: give credentials only to those you trust",
+    ),
+    (
+        "rate_limits",
+        "calls are served in turns, so that a busy framework delays itself alone",
+    ),
     ("webui_dir", "there is no web interface in this version"),
-    ("external_log_file", "logs go to standard error; redirect them"),
+    (
+        "external_log_file",
+        "logs go to standard error; redirect them",
+    ),
 ];
 
 /// The table of `tepui-master`.

@@ -116,7 +116,10 @@ async fn start_with(flags: Flags) -> Result<Handle> {
         .with_context(|| format!("--work_dir: {} cannot be made", folder.display()))?;
     let opened = tokio::task::spawn_blocking(move || raft::start(folder, events)).await?;
     let (replica, raft, cluster_id) = opened.with_context(|| {
-        format!("the state in {} cannot be used", settings.work_dir.display())
+        format!(
+            "the state in {} cannot be used",
+            settings.work_dir.display()
+        )
     })?;
     settings.machine.cluster_id = cluster_id;
     let (view, view_thread) = ViewHandle::start(settings.subscribers)?;
@@ -129,14 +132,18 @@ async fn start_with(flags: Flags) -> Result<Handle> {
         shared: shared.clone(),
         panic_folder: settings.work_dir.join("panics"),
     };
-    let machine_thread = std::thread::Builder::new().name("machine".into()).spawn(move || {
-        let run = std::panic::AssertUnwindSafe(|| core::run(parts));
-        if std::panic::catch_unwind(run).is_err() {
-            // What is in memory cannot be trusted any more; what is durable can.
-            tracing::error!("the machine's thread panicked outside of a step: the process ends");
-            std::process::abort();
-        }
-    })?;
+    let machine_thread = std::thread::Builder::new()
+        .name("machine".into())
+        .spawn(move || {
+            let run = std::panic::AssertUnwindSafe(|| core::run(parts));
+            if std::panic::catch_unwind(run).is_err() {
+                // What is in memory cannot be trusted any more; what is durable can.
+                tracing::error!(
+                    "the machine's thread panicked outside of a step: the process ends"
+                );
+                std::process::abort();
+            }
+        })?;
 
     let stop = Stop::new();
     let app = Arc::new(App {

@@ -1,5 +1,6 @@
 //! A whole master in this process, spoken to by gRPC and HTTP over loopback.
 
+use prost::Message;
 use std::time::Duration;
 use tepui_master::Handle;
 use tepui_server::proto::{
@@ -13,7 +14,6 @@ use tepui_server::proto::{
         scheduler::v1::scheduler_client::SchedulerClient,
     },
 };
-use prost::Message;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
@@ -44,7 +44,11 @@ async fn master(flags: &[&str]) -> Master {
     };
     // Until it leads it answers 503.
     timeout(PATIENCE, async {
-        while !master.http("GET", "/state", "").await.starts_with("HTTP/1.1 200") {
+        while !master
+            .http("GET", "/state", "")
+            .await
+            .starts_with("HTTP/1.1 200")
+        {
             tokio::task::yield_now().await;
         }
     })
@@ -56,11 +60,17 @@ async fn master(flags: &[&str]) -> Master {
 impl Master {
     async fn channel(&self) -> Channel {
         let address = format!("http://{}", self.handle.address());
-        Channel::from_shared(address).unwrap().connect().await.unwrap()
+        Channel::from_shared(address)
+            .unwrap()
+            .connect()
+            .await
+            .unwrap()
     }
 
     async fn http(&self, method: &str, path: &str, body: &str) -> String {
-        let mut socket = tokio::net::TcpStream::connect(self.handle.address()).await.unwrap();
+        let mut socket = tokio::net::TcpStream::connect(self.handle.address())
+            .await
+            .unwrap();
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -106,7 +116,13 @@ impl Framework {
             .connect(outgoing)
             .await
             .unwrap();
-        let stream_id = response.metadata().get("mesos-stream-id").unwrap().to_str().unwrap().to_owned();
+        let stream_id = response
+            .metadata()
+            .get("mesos-stream-id")
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
         let mut framework = Framework {
             calls,
             events: response.into_inner(),
@@ -121,7 +137,12 @@ impl Framework {
     async fn next(&mut self, kind: scheduler::event::Type) -> scheduler::Event {
         timeout(PATIENCE, async {
             loop {
-                let event = self.events.message().await.unwrap().expect("the stream goes on");
+                let event = self
+                    .events
+                    .message()
+                    .await
+                    .unwrap()
+                    .expect("the stream goes on");
                 if event.r#type() == kind {
                     return event;
                 }
@@ -181,7 +202,11 @@ impl Agent {
             .unwrap()
             .into_inner();
         let mut agent = Agent { frames, orders };
-        let first = timeout(PATIENCE, agent.orders.message()).await.unwrap().unwrap().unwrap();
+        let first = timeout(PATIENCE, agent.orders.message())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
         assert!(
             matches!(first.kind, Some(master_message::Kind::Registered(_))),
             "{first:?}"
@@ -195,7 +220,12 @@ async fn a_framework_on_grpc_gets_offers_and_its_calls_are_checked() {
     let master = master(&[]).await;
     let agent = Agent::attach(&master).await;
     let mut framework = Framework::connect(&master).await;
-    let offers = framework.next(scheduler::event::Type::Offers).await.offers.unwrap().offers;
+    let offers = framework
+        .next(scheduler::event::Type::Offers)
+        .await
+        .offers
+        .unwrap()
+        .offers;
     assert_eq!(offers[0].hostname, "127.0.0.9");
 
     let mut client = SchedulerClient::new(master.channel().await);
@@ -213,14 +243,17 @@ async fn a_framework_on_grpc_gets_offers_and_its_calls_are_checked() {
         offer_ids: offers.into_iter().map(|it| it.id).collect(),
         filters: Some(v1::Filters {
             refuse_seconds: Some(0.0),
-            ..Default::default()
         }),
     });
     framework.calls.send(decline).await.unwrap();
     framework.next(scheduler::event::Type::Offers).await;
 
     // A call that cannot be read ends the stream with its reason.
-    framework.calls.send(scheduler::Call::default()).await.unwrap();
+    framework
+        .calls
+        .send(scheduler::Call::default())
+        .await
+        .unwrap();
     let end = timeout(PATIENCE, async {
         loop {
             if let Err(status) = framework.events.message().await {
@@ -241,9 +274,15 @@ async fn operators_ask_and_watch_on_grpc() {
         r#type: Some(kind as i32),
         ..Default::default()
     };
-    let health = client.call(call(v1::master::call::Type::GetHealth)).await.unwrap();
+    let health = client
+        .call(call(v1::master::call::Type::GetHealth))
+        .await
+        .unwrap();
     assert!(health.into_inner().get_health.unwrap().healthy);
-    let missing = client.call(call(v1::master::call::Type::Teardown)).await.unwrap_err();
+    let missing = client
+        .call(call(v1::master::call::Type::Teardown))
+        .await
+        .unwrap_err();
     assert_eq!(missing.code(), Code::InvalidArgument);
     assert!(missing.message().contains("teardown"), "{missing:?}");
 
@@ -252,11 +291,18 @@ async fn operators_ask_and_watch_on_grpc() {
     let mut seen = Vec::new();
     let framework = Framework::connect(&master).await;
     while seen.len() < 3 {
-        let event = timeout(PATIENCE, events.message()).await.unwrap().unwrap().unwrap();
+        let event = timeout(PATIENCE, events.message())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
         seen.push(event.r#type());
     }
     use v1::master::event::Type;
-    assert_eq!(seen, [Type::Subscribed, Type::Heartbeat, Type::FrameworkAdded]);
+    assert_eq!(
+        seen,
+        [Type::Subscribed, Type::Heartbeat, Type::FrameworkAdded]
+    );
     drop(framework);
     master.handle.shutdown().await;
 }
@@ -266,7 +312,12 @@ async fn a_panic_of_the_machine_is_not_noticed_by_others() {
     let master = master(&["--inject_panics"]).await;
     let _agent = Agent::attach(&master).await;
     let mut framework = Framework::connect(&master).await;
-    let offers = framework.next(scheduler::event::Type::Offers).await.offers.unwrap().offers;
+    let offers = framework
+        .next(scheduler::event::Type::Offers)
+        .await
+        .offers
+        .unwrap()
+        .offers;
 
     let answer = master.http("POST", "/tepui/v1/panic", "").await;
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
@@ -286,7 +337,9 @@ async fn a_panic_of_the_machine_is_not_noticed_by_others() {
     let mut accept = framework.call(scheduler::call::Type::Accept);
     let task = v1::TaskInfo {
         name: "task".into(),
-        task_id: v1::TaskId { value: "task".into() },
+        task_id: v1::TaskId {
+            value: "task".into(),
+        },
         agent_id: offers[0].agent_id.clone(),
         resources: vec![v1::Resource {
             name: "cpus".into(),
@@ -304,14 +357,20 @@ async fn a_panic_of_the_machine_is_not_noticed_by_others() {
         offer_ids: vec![offers[0].id.clone()],
         operations: vec![v1::offer::Operation {
             r#type: Some(v1::offer::operation::Type::Launch as i32),
-            launch: Some(v1::offer::operation::Launch { task_infos: vec![task] }),
+            launch: Some(v1::offer::operation::Launch {
+                task_infos: vec![task],
+            }),
             ..Default::default()
         }],
         filters: None,
     });
     framework.calls.send(accept).await.unwrap();
     timeout(PATIENCE, async {
-        while !master.http("GET", "/tasks", "").await.contains("\"TASK_STAGING\"") {
+        while !master
+            .http("GET", "/tasks", "")
+            .await
+            .contains("\"TASK_STAGING\"")
+        {
             tokio::task::yield_now().await;
         }
     })
@@ -323,7 +382,10 @@ async fn a_panic_of_the_machine_is_not_noticed_by_others() {
 #[tokio::test]
 async fn what_was_answered_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let flags = [format!("--work_dir={}", folder.path().display()), "--port=0".to_owned()];
+    let flags = [
+        format!("--work_dir={}", folder.path().display()),
+        "--port=0".to_owned(),
+    ];
     for round in 0..2 {
         let handle = tepui_master::start(&flags).await.unwrap();
         let master = Master {
@@ -358,7 +420,10 @@ async fn realms_that_ask_for_credentials_get_them() {
     let master = master(&[&flag, "--authenticate_http_readwrite"]).await;
     let answer = master.http("PUT", "/weights", "[]").await;
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
-    assert!(answer.contains("Basic realm=\"mesos-master-readwrite\""), "{answer}");
+    assert!(
+        answer.contains("Basic realm=\"mesos-master-readwrite\""),
+        "{answer}"
+    );
     let mut client = OperatorClient::new(master.channel().await);
     let refused = client.call(v1::master::Call::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);

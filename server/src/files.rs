@@ -93,13 +93,19 @@ impl Files {
     /// Attaches a real path under a virtual one; replaces what was there.
     pub fn attach(&self, path: impl Into<String>, real: impl Into<PathBuf>) {
         let path = trimmed(&path.into());
-        let mut attached = self.attached.write().unwrap_or_else(PoisonError::into_inner);
+        let mut attached = self
+            .attached
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         attached.insert(path, real.into());
     }
 
     /// Takes a virtual path away.
     pub fn detach(&self, path: &str) {
-        let mut attached = self.attached.write().unwrap_or_else(PoisonError::into_inner);
+        let mut attached = self
+            .attached
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         attached.remove(&trimmed(path));
     }
 
@@ -122,23 +128,31 @@ impl Files {
                 (rest.is_empty() || rest.starts_with('/') || prefix.is_empty())
                     .then(|| (prefix.len(), real.clone(), rest.to_owned()))
             });
-            let (_, root, rest) = found.max_by_key(|(length, ..)| *length).ok_or_else(not_found)?;
+            let (_, root, rest) = found
+                .max_by_key(|(length, ..)| *length)
+                .ok_or_else(not_found)?;
             (root, rest)
         };
         let rest = Path::new(rest.trim_start_matches('/'));
         let escapes = || {
-            Error::BadRequest(format!("{path:?} leaves what is attached: '..' and links may not"))
+            Error::BadRequest(format!(
+                "{path:?} leaves what is attached: '..' and links may not"
+            ))
         };
         let plain = |it: Component| matches!(it, Component::Normal(_) | Component::CurDir);
         if !rest.components().all(plain) {
             return Err(escapes());
         }
-        let root = root.canonicalize().map_err(|error| Error::of(path, &error))?;
+        let root = root
+            .canonicalize()
+            .map_err(|error| Error::of(path, &error))?;
         let wanted = match rest.as_os_str().is_empty() {
             true => root.clone(),
             false => root.join(rest),
         };
-        let real = wanted.canonicalize().map_err(|error| Error::of(path, &error))?;
+        let real = wanted
+            .canonicalize()
+            .map_err(|error| Error::of(path, &error))?;
         match real.starts_with(&root) {
             true => Ok(real),
             false => Err(escapes()),
@@ -198,7 +212,9 @@ impl Files {
         let real = self.resolve(path)?;
         let metadata = fs::metadata(&real).map_err(|error| Error::of(path, &error))?;
         if metadata.is_dir() {
-            return Err(Error::BadRequest(format!("{path:?} is a folder, expected a file")));
+            return Err(Error::BadRequest(format!(
+                "{path:?} is a folder, expected a file"
+            )));
         }
         // Opening a pipe or a device would wait or do something.
         if !metadata.is_file() {
@@ -210,7 +226,13 @@ impl Files {
 
     /// Answers a request below `/files/`; `action` is what follows. Reads the disk, so it
     /// is to be called where that is allowed.
-    pub fn answer(&self, action: &str, method: &Method, query: Option<&str>, shape: &Shape) -> Response {
+    pub fn answer(
+        &self,
+        action: &str,
+        method: &Method,
+        query: Option<&str>,
+        shape: &Shape,
+    ) -> Response {
         if method != Method::GET && method != Method::HEAD {
             return respond::method_not_allowed("GET", method);
         }
@@ -221,7 +243,10 @@ impl Files {
             "debug" => {
                 let attached = self.attached();
                 let pairs = attached.iter().map(|(path, real)| {
-                    (path.clone(), Value::from(real.to_string_lossy().into_owned()))
+                    (
+                        path.clone(),
+                        Value::from(real.to_string_lossy().into_owned()),
+                    )
                 });
                 Ok(shape.json(Value::Object(pairs.collect()).to_string()))
             }
@@ -290,7 +315,13 @@ impl Files {
         }
         let safe: String = name
             .chars()
-            .map(|it| if it.is_ascii_graphic() && it != '"' && it != ';' { it } else { '_' })
+            .map(|it| {
+                if it.is_ascii_graphic() && it != '"' && it != ';' {
+                    it
+                } else {
+                    '_'
+                }
+            })
             .collect();
         if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename={safe}")) {
             headers.insert(header::CONTENT_DISPOSITION, value);
@@ -318,7 +349,10 @@ fn chunks(
         });
         let (file, data) = read.await.map_err(io::Error::other)??;
         if data.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file was cut"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file was cut",
+            ));
         }
         let left = left - data.len() as u64;
         Ok(Some((Bytes::from(data), (file, left))))
@@ -400,11 +434,17 @@ impl Names {
     }
 
     fn user(&self, id: u32) -> String {
-        self.users.get(&id).cloned().unwrap_or_else(|| id.to_string())
+        self.users
+            .get(&id)
+            .cloned()
+            .unwrap_or_else(|| id.to_string())
     }
 
     fn group(&self, id: u32) -> String {
-        self.groups.get(&id).cloned().unwrap_or_else(|| id.to_string())
+        self.groups
+            .get(&id)
+            .cloned()
+            .unwrap_or_else(|| id.to_string())
     }
 }
 
@@ -427,7 +467,10 @@ mod tests {
 
     fn status(files: &Files, action: &str, query: &str) -> u16 {
         let shape = Shape::default();
-        files.answer(action, &Method::GET, Some(query), &shape).status().as_u16()
+        files
+            .answer(action, &Method::GET, Some(query), &shape)
+            .status()
+            .as_u16()
     }
 
     #[test]
@@ -436,13 +479,22 @@ mod tests {
         assert_eq!(files.read("/v/1/file", 0, 99).unwrap().data.len(), 11);
         assert_eq!(files.read("/v/1/link", 6, 2).unwrap().data, "wo");
         for path in ["/v/1/out", "/v/1/../secret", "/v/1/x/../../secret"] {
-            assert!(matches!(files.read(path, 0, 9), Err(Error::BadRequest(_))), "{path}");
+            assert!(
+                matches!(files.read(path, 0, 9), Err(Error::BadRequest(_))),
+                "{path}"
+            );
         }
         for path in ["/v/1/none", "/v/12/file", "/v", "/", "/v/1/file/x"] {
-            assert!(matches!(files.read(path, 0, 9), Err(Error::NotFound(_))), "{path}");
+            assert!(
+                matches!(files.read(path, 0, 9), Err(Error::NotFound(_))),
+                "{path}"
+            );
         }
         files.detach("/v/1/");
-        assert!(matches!(files.read("/v/1/file", 0, 9), Err(Error::NotFound(_))));
+        assert!(matches!(
+            files.read("/v/1/file", 0, 9),
+            Err(Error::NotFound(_))
+        ));
     }
 
     #[test]
@@ -475,7 +527,9 @@ mod tests {
             Some("path=/v/1/file&offset=0"),
             &Shape::default(),
         );
-        let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 20)
+            .await
+            .unwrap();
         let value: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(value["data"], "hello\u{fffd}world");
     }

@@ -71,7 +71,10 @@ impl Listener {
     /// The address is in use or not of this machine; the text says which address.
     pub async fn bind(address: SocketAddr) -> std::io::Result<Listener> {
         let listener = TcpListener::bind(address).await.map_err(|error| {
-            std::io::Error::new(error.kind(), format!("{address} cannot be listened on: {error}"))
+            std::io::Error::new(
+                error.kind(),
+                format!("{address} cannot be listened on: {error}"),
+            )
         })?;
         let address = listener.local_addr()?;
         Ok(Listener { listener, address })
@@ -121,12 +124,12 @@ impl Listener {
             };
             // Latency of small frames matters more than their number.
             let _ = socket.set_nodelay(true);
-            let service = Identity::new()
-                .layer(router.clone())
-                .map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+            let service = Identity::new().layer(router.clone()).map_request(
+                move |mut request: http::Request<hyper::body::Incoming>| {
                     request.extensions_mut().insert(ConnectInfo(peer));
                     request
-                });
+                },
+            );
             let connection = builder
                 .serve_connection_with_upgrades(
                     TokioIo::new(socket),
@@ -187,7 +190,11 @@ mod tests {
         let mut request = b"GET / HTTP/1.1\r\nHost: x\r\nX: ".to_vec();
         request.extend(std::iter::repeat_n(b'a', 200_000));
         request.extend_from_slice(b"\r\n\r\n");
-        assert!(exchange(address, &request).await.starts_with("HTTP/1.1 431"));
+        assert!(
+            exchange(address, &request)
+                .await
+                .starts_with("HTTP/1.1 431")
+        );
         let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         assert!(exchange(address, request).await.ends_with("hello"));
         stop.stop();

@@ -1,6 +1,8 @@
 //! Logs on standard error.
 
-use tracing_subscriber::{EnvFilter, Layer as _, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 /// Starts logging at a level of Mesos' flag `--logging_level` (INFO, WARNING, ERROR; also
 /// DEBUG and TRACE). A second call in one process changes nothing.

@@ -55,7 +55,9 @@ impl Shape {
         message: &M,
     ) -> Response {
         match accept {
-            ContentType::Json => self.body(accept.as_str(), tepui_proto::json::encode(message).into()),
+            ContentType::Json => {
+                self.body(accept.as_str(), tepui_proto::json::encode(message).into())
+            }
             _ => self.body(accept.as_str(), message.encode_to_vec().into()),
         }
     }
@@ -133,7 +135,10 @@ pub fn redirect(location: &str) -> Response {
             response.headers_mut().insert(header::LOCATION, location);
             response
         }
-        Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "the leader's address is unusable"),
+        Err(_) => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the leader's address is unusable",
+        ),
     }
 }
 

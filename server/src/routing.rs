@@ -34,7 +34,9 @@ pub fn longest<'a, 'r>(route: &'r str, known: &[&'a str]) -> Option<(&'a str, &'
 
 /// The first value of a query parameter, decoded.
 pub fn parameter(query: Option<&str>, name: &str) -> Option<String> {
-    pairs(query?).find(|(key, _)| key == name).map(|(_, value)| value)
+    pairs(query?)
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value)
 }
 
 /// The pairs of a query or a form, decoded.
@@ -79,7 +81,10 @@ mod tests {
     fn the_longest_route_wins() {
         let known = ["quota", "api/v1", "api/v1/scheduler"];
         assert_eq!(longest("quota/a/b", &known), Some(("quota", "a/b")));
-        assert_eq!(longest("api/v1/scheduler", &known), Some(("api/v1/scheduler", "")));
+        assert_eq!(
+            longest("api/v1/scheduler", &known),
+            Some(("api/v1/scheduler", ""))
+        );
         assert_eq!(longest("api/v1/other", &known), Some(("api/v1", "other")));
         assert_eq!(longest("quotas", &known), None);
         assert_eq!(longest("state.json", &["state"]), None);

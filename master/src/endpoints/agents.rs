@@ -114,7 +114,10 @@ fn attributes(it: &mut Writer, attributes: &[wire::Attribute]) {
         if let Some(scalar) = &attribute.scalar {
             it.double_field(&attribute.name, scalar.value);
         } else if let Some(ranges) = &attribute.ranges {
-            let parts = ranges.range.iter().map(|it| format!("{}-{}", it.begin, it.end));
+            let parts = ranges
+                .range
+                .iter()
+                .map(|it| format!("{}-{}", it.begin, it.end));
             let text = parts.collect::<Vec<_>>().join(", ");
             it.string_field(&attribute.name, &format!("[{text}]"));
         } else if let Some(text) = &attribute.text {
@@ -128,11 +131,11 @@ pub(crate) fn drain_info(drain: &log::DrainInfo) -> wire::DrainInfo {
     wire::DrainInfo {
         state: drain.state,
         config: wire::DrainConfig {
-            max_grace_period: drain.max_grace_period_ns.map(|nanoseconds| {
-                wire::DurationInfo {
+            max_grace_period: drain
+                .max_grace_period_ns
+                .map(|nanoseconds| wire::DurationInfo {
                     nanoseconds: nanoseconds.try_into().unwrap_or(i64::MAX),
-                }
-            }),
+                }),
             mark_gone: Some(drain.mark_gone),
         },
     }
@@ -196,9 +199,7 @@ pub(crate) fn registered_v1(
             })
             .collect(),
         drain_info: drain.map(drain_info),
-        estimated_drain_start_time: drain
-            .and_then(|it| it.wall_began)
-            .map(super::state::time),
+        estimated_drain_start_time: drain.and_then(|it| it.wall_began).map(super::state::time),
         ..Default::default()
     }
 }

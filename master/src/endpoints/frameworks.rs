@@ -31,7 +31,11 @@ pub(crate) fn lists(it: &mut Writer, view: &View, only: Option<&str>) {
         }
     });
     it.array_field("completed_frameworks", |it| {
-        for (id, row) in view.state().completed_frameworks().filter(|(id, _)| wanted(id)) {
+        for (id, row) in view
+            .state()
+            .completed_frameworks()
+            .filter(|(id, _)| wanted(id))
+        {
             framework(it, view, id, row);
         }
     });
@@ -52,7 +56,10 @@ fn is_multi_role(info: &wire::FrameworkInfo) -> bool {
 pub(crate) fn roles(row: &log::Framework) -> Vec<Role> {
     let info = info(row);
     if is_multi_role(&info) {
-        info.roles.iter().map(|it| Role::from(it.as_str())).collect()
+        info.roles
+            .iter()
+            .map(|it| Role::from(it.as_str()))
+            .collect()
     } else {
         vec![Role::from(info.role())]
     }
@@ -100,7 +107,10 @@ fn framework(writer: &mut Writer, view: &View, id: &FrameworkId, row: &log::Fram
         it.bool_field("checkpoint", info.checkpoint());
         it.double_field("registered_time", row.wall_registered);
         it.double_field("unregistered_time", row.wall_unregistered.unwrap_or(0.0));
-        if let Some(time) = row.wall_reregistered.filter(|it| *it != row.wall_registered) {
+        if let Some(time) = row
+            .wall_reregistered
+            .filter(|it| *it != row.wall_registered)
+        {
             it.double_field("reregistered_time", time);
         }
         if let Some(principal) = info.principal.as_deref().filter(|it| !it.is_empty()) {
@@ -110,12 +120,17 @@ fn framework(writer: &mut Writer, view: &View, id: &FrameworkId, row: &log::Fram
         both.add(&sums.offered);
         resources::summary(it.key("resources"), &both);
         if is_multi_role(&info) {
-            it.array_field("roles", |it| info.roles.iter().for_each(|role| it.string(role)));
+            it.array_field("roles", |it| {
+                info.roles.iter().for_each(|role| it.string(role))
+            });
         } else {
             it.string_field("role", info.role());
         }
         it.array_field("tasks", |it| {
-            for (_, row) in cluster.tasks_of_framework(id).filter(|(_, it)| !it.unreachable) {
+            for (_, row) in cluster
+                .tasks_of_framework(id)
+                .filter(|(_, it)| !it.unreachable)
+            {
                 tasks::task(it, row);
             }
         });
@@ -164,7 +179,10 @@ fn executor(writer: &mut Writer, row: &log::Executor) {
         it.string_field("framework_id", &row.framework_id);
         command(it, info.command.as_ref());
         resources::summary(it.key("resources"), &totals::resources(&row.resources));
-        let role = row.resources.first().and_then(|it| it.allocation_info.as_ref());
+        let role = row
+            .resources
+            .first()
+            .and_then(|it| it.allocation_info.as_ref());
         if let Some(role) = role {
             it.string_field("role", role.role());
         }
@@ -246,9 +264,14 @@ pub(crate) fn framework_v1(
         connected: link.connected,
         recovered: is_recovered(view, id, row),
         registered_time: Some(state::time(row.wall_registered)),
-        reregistered_time: Some(state::time(row.wall_reregistered.unwrap_or(row.wall_registered))),
+        reregistered_time: Some(state::time(
+            row.wall_reregistered.unwrap_or(row.wall_registered),
+        )),
         unregistered_time: row.wall_unregistered.map(state::time),
-        offers: view.offers_of_framework(id).map(|it| it.to_wire(resources::FORMAT)).collect(),
+        offers: view
+            .offers_of_framework(id)
+            .map(|it| it.to_wire(resources::FORMAT))
+            .collect(),
         allocated_resources: full(&sums.used),
         offered_resources: full(&sums.offered),
         offer_constraints: Some(

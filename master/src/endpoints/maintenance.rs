@@ -46,7 +46,8 @@ fn agents_of<'a>(view: &'a View, machine: &'a log::Machine) -> impl Iterator<Ite
     view.registered_agents().filter_map(move |(id, row, _)| {
         let hostname = super::agents::info(row).hostname;
         let ip = row.address.rsplit_once(':').map_or("", |(ip, _)| ip);
-        let same = |wanted: &str, found: &str| wanted.is_empty() || wanted.eq_ignore_ascii_case(found);
+        let same =
+            |wanted: &str, found: &str| wanted.is_empty() || wanted.eq_ignore_ascii_case(found);
         (same(&machine.hostname, &hostname) && same(&machine.ip, ip)).then_some(id)
     })
 }
@@ -54,14 +55,16 @@ fn agents_of<'a>(view: &'a View, machine: &'a log::Machine) -> impl Iterator<Ite
 fn answers(view: &View, agent_id: &AgentId) -> Vec<wire::allocator::InverseOfferStatus> {
     use wire::allocator::inverse_offer_status::Status;
     view.inverse_answers(agent_id)
-        .map(|(framework_id, answer)| wire::allocator::InverseOfferStatus {
-            status: match answer {
-                InverseAnswer::Unknown => Status::Unknown,
-                InverseAnswer::Accepted => Status::Accept,
-                InverseAnswer::Declined => Status::Decline,
-            } as i32,
-            framework_id: framework_id.to_wire(),
-            timestamp: wire::TimeInfo::default(),
-        })
+        .map(
+            |(framework_id, answer)| wire::allocator::InverseOfferStatus {
+                status: match answer {
+                    InverseAnswer::Unknown => Status::Unknown,
+                    InverseAnswer::Accepted => Status::Accept,
+                    InverseAnswer::Declined => Status::Decline,
+                } as i32,
+                framework_id: framework_id.to_wire(),
+                timestamp: wire::TimeInfo::default(),
+            },
+        )
         .collect()
 }

@@ -7,7 +7,11 @@ use tepui_master_machine::model::{log, wire};
 /// GET_OPERATIONS.
 pub(crate) fn get_operations(view: &View) -> wire::master::response::GetOperations {
     wire::master::response::GetOperations {
-        operations: view.state().operations().map(|row| operation(row)).collect(),
+        operations: view
+            .state()
+            .operations()
+            .map(|row| operation(row))
+            .collect(),
     }
 }
 
@@ -40,5 +44,8 @@ fn unhex(text: &str) -> Vec<u8> {
         .chars()
         .filter_map(|it| u8::try_from(it.to_digit(16)?).ok())
         .collect();
-    digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+    digits
+        .chunks_exact(2)
+        .map(|pair| pair[0] << 4 | pair[1])
+        .collect()
 }

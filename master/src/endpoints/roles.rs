@@ -15,7 +15,10 @@ fn amounts(amounts: &BTreeMap<String, wire::value::Scalar>) -> Quantities {
     let mut quantities = Quantities::new();
     for (name, amount) in amounts {
         // What is in the log was checked before it went in.
-        quantities.insert(name, Scalar::from_f64(name, amount.value).unwrap_or_default());
+        quantities.insert(
+            name,
+            Scalar::from_f64(name, amount.value).unwrap_or_default(),
+        );
     }
     quantities
 }
@@ -113,12 +116,15 @@ pub(crate) fn get_roles(view: &View) -> wire::master::response::GetRoles {
 pub(crate) fn quota_status(view: &View) -> wire::quota::QuotaStatus {
     let mut status = wire::quota::QuotaStatus::default();
     for (role, config) in view.state().quotas() {
-        let guarantee = config.guarantees.iter().map(|(name, amount)| wire::Resource {
-            name: name.clone(),
-            r#type: wire::value::Type::Scalar as i32,
-            scalar: Some(*amount),
-            ..Default::default()
-        });
+        let guarantee = config
+            .guarantees
+            .iter()
+            .map(|(name, amount)| wire::Resource {
+                name: name.clone(),
+                r#type: wire::value::Type::Scalar as i32,
+                scalar: Some(*amount),
+                ..Default::default()
+            });
         status.infos.push(wire::quota::QuotaInfo {
             role: Some(role.to_owned()),
             guarantee: guarantee.collect(),

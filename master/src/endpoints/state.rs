@@ -63,7 +63,11 @@ pub(crate) fn state(view: &View, identity: &Identity) -> String {
             }
         }
         let unreachable = log::AgentState::Unreachable as i32;
-        let unreachable = view.state().agents().filter(|(_, it)| it.state == unreachable).count();
+        let unreachable = view
+            .state()
+            .agents()
+            .filter(|(_, it)| it.state == unreachable)
+            .count();
         it.double_field("activated_slaves", f64::from(activated));
         it.double_field("deactivated_slaves", f64::from(deactivated));
         it.double_field("unreachable_slaves", unreachable as f64);
@@ -174,7 +178,10 @@ pub(crate) fn summary(view: &View, identity: &Identity) -> String {
                     agents::agent(it, view, id, row, link, agents::Detail::Plain);
                     counts.write(it);
                     it.array_field("framework_ids", |it| {
-                        counts.frameworks.iter().for_each(|id| it.string(id.as_str()));
+                        counts
+                            .frameworks
+                            .iter()
+                            .for_each(|id| it.string(id.as_str()));
                     });
                 });
             }

@@ -156,7 +156,11 @@ pub(crate) fn tasks(view: &View, query: &Query) -> String {
     let mut found: Vec<&log::Task> = Vec::new();
     let frameworks = state.frameworks().chain(state.completed_frameworks());
     for (id, _) in frameworks {
-        if query.framework_id.as_deref().is_some_and(|it| it != id.as_str()) {
+        if query
+            .framework_id
+            .as_deref()
+            .is_some_and(|it| it != id.as_str())
+        {
             continue;
         }
         found.extend(state.tasks_of_framework(id).map(|(_, row)| row.as_ref()));
@@ -165,7 +169,11 @@ pub(crate) fn tasks(view: &View, query: &Query) -> String {
     if let Some(wanted) = &query.task_id {
         found.retain(|task| task.task_id == *wanted);
     }
-    let time = |task: &log::Task| task.statuses.first().map_or(task.wall_launched, |it| it.timestamp);
+    let time = |task: &log::Task| {
+        task.statuses
+            .first()
+            .map_or(task.wall_launched, |it| it.timestamp)
+    };
     found.sort_by(|one, other| time(one).total_cmp(&time(other)));
     if !query.ascending {
         found.reverse();
@@ -210,9 +218,11 @@ pub(crate) fn status_v1(row: &log::Task, status: &log::TaskStatus) -> wire::Task
         labels: some(&status.labels_payload).and_then(|it| Message::decode(it).ok()),
         container_status: some(&status.container_status_payload)
             .and_then(|it| Message::decode(it).ok()),
-        unreachable_time: status.unreachable_time_ns.map(|nanoseconds| wire::TimeInfo {
-            nanoseconds: nanoseconds.try_into().unwrap_or(i64::MAX),
-        }),
+        unreachable_time: status
+            .unreachable_time_ns
+            .map(|nanoseconds| wire::TimeInfo {
+                nanoseconds: nanoseconds.try_into().unwrap_or(i64::MAX),
+            }),
         limitation: some(&status.limitation_payload).and_then(|it| Message::decode(it).ok()),
         ..Default::default()
     }
@@ -250,7 +260,6 @@ pub(crate) fn task_v1(row: &log::Task) -> wire::Task {
         health_check: info.health_check,
         kill_policy: info.kill_policy,
         user: info.command.and_then(|it| it.user),
-        ..Default::default()
     }
 }
 

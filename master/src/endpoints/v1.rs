@@ -120,6 +120,9 @@ mod tests {
         let mut answer = Response::default();
         answer.set_type(response::Type::GetRoles);
         answer.get_roles = Some(response::GetRoles::default());
-        assert_eq!(self::response(&answer), r#"{"type":"GET_ROLES","get_roles":{}}"#);
+        assert_eq!(
+            self::response(&answer),
+            r#"{"type":"GET_ROLES","get_roles":{}}"#
+        );
     }
 }

@@ -48,10 +48,7 @@ use tepui_state::ClusterState;
 #[derive(Debug)]
 pub(crate) enum ReplicaEvent {
     /// This master leads, and everything up to now is in `state`.
-    Elected {
-        term: u64,
-        state: Box<ClusterState>,
-    },
+    Elected { term: u64, state: Box<ClusterState> },
     /// It does not lead any more.
     Deposed,
     /// The entry with this sequence number of this term is committed.
@@ -279,11 +276,7 @@ impl<R: Replica> Core<R> {
                     }
                 }
                 Taken::Timeout => {
-                    let tick = Delivery {
-                        source: ConnectionId(u64::MAX),
-                        input: Input::Tick,
-                    };
-                    if self.step_all(slot, &mut drain, vec![tick]) {
+                    if self.tick(slot, &mut drain) {
                         return false;
                     }
                 }
@@ -297,20 +290,29 @@ impl<R: Replica> Core<R> {
                 next = self.parts.intake.try_take();
             }
         }
+        if self.tick_if_due(slot, &mut drain) {
+            return false;
+        }
         if let Some(leadership) = slot.as_mut() {
-            self.tick_if_due(leadership, &mut drain);
             self.flush(leadership, drain);
             self.sample(leadership);
         }
         false
     }
 
-    /// A busy intake must not starve the machine's own deadlines.
-    fn tick_if_due(&self, leadership: &mut Leadership, drain: &mut Drain) {
-        let now = self.clock.now();
-        if leadership.machine.next_deadline().is_some_and(|at| at <= now) {
-            drain.add(leadership.machine.step(now, wall_now(), Input::Tick));
-        }
+    /// A busy intake must not starve the machine's own deadlines. True when the machine
+    /// had to be born again.
+    fn tick_if_due(&self, slot: &mut Option<Leadership>, drain: &mut Drain) -> bool {
+        let deadline = slot.as_ref().and_then(|it| it.machine.next_deadline());
+        deadline.is_some_and(|at| at <= self.clock.now()) && self.tick(slot, drain)
+    }
+
+    fn tick(&self, slot: &mut Option<Leadership>, drain: &mut Drain) -> bool {
+        let tick = Delivery {
+            source: ConnectionId(u64::MAX),
+            input: Input::Tick,
+        };
+        self.step_all(slot, drain, vec![tick])
     }
 
     /// True when the leadership ended.
@@ -357,7 +359,7 @@ impl<R: Replica> Core<R> {
         term: u64,
         sequence: u64,
         state: ClusterState,
-        survivors: Survivors,
+        mut survivors: Survivors,
     ) -> Leadership {
         let now = self.clock.now();
         let wall = wall_now();
@@ -375,6 +377,10 @@ impl<R: Replica> Core<R> {
             self.parts.config.clone(),
         );
         let restored = survivors.restore(&mut machine, now, wall);
+        // From here on it has what this machine took over, no more.
+        survivors.forget_offers();
+        survivors.observe_output(&output);
+        survivors.observe_output(&restored);
         self.parts.shared.with_status(|status| {
             status.master_info = self.parts.config.master_info.clone();
             status.master_info.id = master_id;
@@ -610,7 +616,10 @@ impl<R: Replica> Core<R> {
 
     fn deliver(&self, leadership: &mut Leadership, messages: Vec<Outgoing>) {
         for slow in self.parts.destinations.deliver(messages) {
-            tracing::warn!(connection = slow.0, "a reader is too slow and is disconnected");
+            tracing::warn!(
+                connection = slow.0,
+                "a reader is too slow and is disconnected"
+            );
             leadership.survivors.forget(slow);
         }
     }

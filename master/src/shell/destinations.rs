@@ -164,7 +164,10 @@ mod tests {
         for _ in 0..STREAM_QUEUE {
             assert!(destinations.deliver(vec![event(slow)]).is_empty());
         }
-        assert_eq!(destinations.deliver(vec![event(slow), event(quick)]), [slow]);
+        assert_eq!(
+            destinations.deliver(vec![event(slow), event(quick)]),
+            [slow]
+        );
         assert!(quick_stream.try_recv().is_ok());
         assert!(!destinations.is_open(slow));
         // What was queued can still be read, then the stream ends.

@@ -95,12 +95,18 @@ impl App {
     ///
     /// # Errors
     /// 401 with a challenge; 503 for somebody who is held off.
-    pub(crate) fn admit(&self, realm: Realm, headers: &HeaderMap) -> Result<Option<Principal>, Refusal> {
+    pub(crate) fn admit(
+        &self,
+        realm: Realm,
+        headers: &HeaderMap,
+    ) -> Result<Option<Principal>, Refusal> {
         let principal = self.authenticate(realm, headers).map_err(|reason| {
             let mut response = respond::text(StatusCode::UNAUTHORIZED, reason);
             let challenge = format!("Basic realm=\"{}\"", realm_name(realm));
             if let Ok(challenge) = HeaderValue::from_str(&challenge) {
-                response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+                response
+                    .headers_mut()
+                    .insert(header::WWW_AUTHENTICATE, challenge);
             }
             Box::new(response)
         })?;
@@ -119,7 +125,9 @@ impl App {
         realm: Realm,
         headers: &HeaderMap,
     ) -> Result<Option<Principal>, &'static str> {
-        let header = headers.get(header::AUTHORIZATION).and_then(|it| it.to_str().ok());
+        let header = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|it| it.to_str().ok());
         self.settings
             .authority
             .admit(realm, header)
@@ -155,12 +163,18 @@ impl App {
     /// A snapshot for a read.
     pub(crate) async fn snapshot(&self) -> Result<Arc<View>, Failure> {
         self.view.snapshot().await.ok_or_else(|| {
-            Failure::new(StatusCode::SERVICE_UNAVAILABLE, "no master leads at the moment")
+            Failure::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no master leads at the moment",
+            )
         })
     }
 
     /// Hands a request to the machine and waits for its answer.
-    pub(crate) async fn ask(&self, input: impl FnOnce(RequestId) -> Input) -> Result<StatusCode, Failure> {
+    pub(crate) async fn ask(
+        &self,
+        input: impl FnOnce(RequestId) -> Input,
+    ) -> Result<StatusCode, Failure> {
         let producer = self
             .intake
             .connect(self.destinations.connection(), Class::Client);

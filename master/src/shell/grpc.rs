@@ -72,9 +72,15 @@ pub(crate) fn router(app: &Arc<App>) -> anyhow::Result<Router> {
 }
 
 /// Who asks.
-pub(crate) fn admit<T>(app: &App, realm: Realm, request: &Request<T>) -> Result<Option<Principal>, Status> {
+pub(crate) fn admit<T>(
+    app: &App,
+    realm: Realm,
+    request: &Request<T>,
+) -> Result<Option<Principal>, Status> {
     let headers = request.metadata().clone().into_headers();
-    let principal = app.authenticate(realm, &headers).map_err(Status::unauthenticated)?;
+    let principal = app
+        .authenticate(realm, &headers)
+        .map_err(Status::unauthenticated)?;
     match app.is_held_off(principal.as_ref()) {
         true => Err(Status::unavailable(
             "a request of this principal caused a failure a moment ago: it has to wait",
@@ -114,7 +120,8 @@ fn refuse(failure: Failure) -> Status {
 
 /// Why a stream was closed; nothing for an orderly end.
 fn closed(status: output::Status, reason: &str) -> Option<Status> {
-    let http = StatusCode::from_u16(status.http_code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let http =
+        StatusCode::from_u16(status.http_code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (!http.is_success()).then(|| Status::new(code(http), reason))
 }
 
@@ -138,8 +145,11 @@ impl Scheduler for Schedulers {
             .next()
             .await
             .ok_or_else(|| Status::invalid_argument("expecting SUBSCRIBE as the first call"))??;
-        let (_, Call::Subscribe(subscribe)) = http_scheduler::read(first, None).map_err(refuse)? else {
-            return Err(Status::invalid_argument("expecting SUBSCRIBE as the first call"));
+        let (_, Call::Subscribe(subscribe)) = http_scheduler::read(first, None).map_err(refuse)?
+        else {
+            return Err(Status::invalid_argument(
+                "expecting SUBSCRIBE as the first call",
+            ));
         };
         subscribe
             .check_principal(principal.as_ref())
@@ -207,7 +217,9 @@ impl Scheduler for Schedulers {
         let (framework_id, call) =
             http_scheduler::read(request.into_inner(), None).map_err(refuse)?;
         let (Some(framework_id), false) = (framework_id, matches!(call, Call::Subscribe(_))) else {
-            return Err(Status::invalid_argument("SUBSCRIBE needs a stream: use Connect"));
+            return Err(Status::invalid_argument(
+                "SUBSCRIBE needs a stream: use Connect",
+            ));
         };
         app.ask(|reply| {
             Input::SchedulerCall(SchedulerCall {
@@ -234,7 +246,11 @@ async fn serve_calls(
         let read = call.and_then(|it| http_scheduler::read(it, None).map_err(refuse));
         let (framework_id, call) = match read {
             Ok((Some(framework_id), call)) => (framework_id, call),
-            Ok((None, _)) => return Some(Status::invalid_argument("Expecting 'framework_id' to be present")),
+            Ok((None, _)) => {
+                return Some(Status::invalid_argument(
+                    "Expecting 'framework_id' to be present",
+                ));
+            }
             Err(status) => return Some(status),
         };
         let input = Input::SchedulerCall(SchedulerCall {
@@ -266,9 +282,14 @@ impl Operator for Operators {
         let call = request.into_inner();
         let kind = operator::check(&call).map_err(refuse)?;
         if kind == wire::master::call::Type::Subscribe {
-            return Err(Status::invalid_argument("SUBSCRIBE needs a stream: use Watch"));
+            return Err(Status::invalid_argument(
+                "SUBSCRIBE needs a stream: use Watch",
+            ));
         }
-        match operator::call(&self.0, principal, kind, call).await.map_err(refuse)? {
+        match operator::call(&self.0, principal, kind, call)
+            .await
+            .map_err(refuse)?
+        {
             operator::Reply::Message(message) => Ok(Response::new(*message)),
             operator::Reply::Status(_) => Ok(Response::new(Default::default())),
         }
@@ -282,7 +303,9 @@ impl Operator for Operators {
         not_leading(&self.0)?;
         let kind = operator::check(request.get_ref()).map_err(refuse)?;
         if kind != wire::master::call::Type::Subscribe {
-            return Err(Status::invalid_argument("expecting SUBSCRIBE: use Call for the others"));
+            return Err(Status::invalid_argument(
+                "expecting SUBSCRIBE: use Call for the others",
+            ));
         }
         let events = operator_stream::events(&self.0).map(|it| Ok(it.event.clone()));
         Ok(Response::new(Box::pin(events)))

@@ -54,7 +54,10 @@ pub(crate) fn router(app: Arc<App>, grpc: Router) -> Router {
                 .is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"));
             if is_grpc {
                 // Its error type has no values.
-                return grpc.oneshot(request).await.unwrap_or_else(|never| match never {});
+                return grpc
+                    .oneshot(request)
+                    .await
+                    .unwrap_or_else(|never| match never {});
             }
             answer(&app, request).await
         }

@@ -58,7 +58,9 @@ async fn try_call(app: &Arc<App>, parts: &Parts, content: Body) -> Result<Respon
                 let reason = "Subscribe calls should not include the 'Mesos-Stream-Id' header";
                 return Err(refuse(Failure::bad_request(reason)));
             }
-            subscribed(app, subscribe, principal, accept).await.map_err(refuse)
+            subscribed(app, subscribe, principal, accept)
+                .await
+                .map_err(refuse)
         }
         call => {
             if matches!(call, Call::ReconcileOperations { .. }) {
@@ -185,7 +187,10 @@ async fn subscribed(
     );
     let mut response = Response::new(Body::from_stream(stream));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(accept.as_str()));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(accept.as_str()),
+    );
     if let Ok(stream_id) = HeaderValue::from_str(&stream_id) {
         headers.insert(STREAM_ID, stream_id);
     }

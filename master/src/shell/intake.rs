@@ -314,7 +314,10 @@ mod tests {
         quiet.send(Input::Tick).await;
         agent.send(Input::Tick).await;
         intake.control(Control::Replica(7));
-        assert!(matches!(intake.take(None), Taken::Control(Control::Replica(7))));
+        assert!(matches!(
+            intake.take(None),
+            Taken::Control(Control::Replica(7))
+        ));
         assert_eq!(sources(intake.take(None)), [3]);
         assert_eq!(sources(intake.take(None)), [1; QUANTUM]);
         assert_eq!(sources(intake.take(None)), [2]);

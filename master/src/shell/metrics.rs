@@ -24,7 +24,10 @@ pub(crate) async fn collect(app: &App) -> BTreeMap<String, f64> {
     let uptime = crate::shell::core::wall_now().0 - app.start_time;
     put("master/uptime_secs", uptime.max(0.0));
     let subscribers = app.subscribers.load(Ordering::Relaxed);
-    put("master/operator_event_stream_subscribers", subscribers as f64);
+    put(
+        "master/operator_event_stream_subscribers",
+        subscribers as f64,
+    );
     put("master/event_queue_messages", 0.0);
     put("master/event_queue_dispatches", app.intake.waiting() as f64);
     put("master/event_queue_http_requests", 0.0);
@@ -38,9 +41,12 @@ pub(crate) async fn collect(app: &App) -> BTreeMap<String, f64> {
         }
         for (state, source, reason, count) in counters.terminal() {
             let lower = |name: &str, prefix: &str| {
-                name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase()
+                name.strip_prefix(prefix)
+                    .unwrap_or(name)
+                    .to_ascii_lowercase()
             };
-            let (Ok(state), Ok(source)) = (TaskState::try_from(state), Source::try_from(source)) else {
+            let (Ok(state), Ok(source)) = (TaskState::try_from(state), Source::try_from(source))
+            else {
                 continue;
             };
             let state = state.as_str_name().to_ascii_lowercase();
@@ -80,12 +86,20 @@ fn gauges(view: &View, put: &mut impl FnMut(&str, f64)) {
         revocable_used.add(&sum.used.revocable().quantities());
         offered.add(&sum.offered.quantities());
     }
-    let names = ["slaves_connected", "slaves_disconnected", "slaves_active", "slaves_inactive"];
+    let names = [
+        "slaves_connected",
+        "slaves_disconnected",
+        "slaves_active",
+        "slaves_inactive",
+    ];
     for (name, count) in names.iter().zip(agents) {
         put(&format!("master/{name}"), count.into());
     }
     let unreachable = log::AgentState::Unreachable as i32;
-    let unreachable = state.agents().filter(|(_, it)| it.state == unreachable).count();
+    let unreachable = state
+        .agents()
+        .filter(|(_, it)| it.state == unreachable)
+        .count();
     put("master/slaves_unreachable", unreachable as f64);
     let mut frameworks = [0u32; 4];
     for (id, _) in state.frameworks() {
@@ -93,8 +107,9 @@ fn gauges(view: &View, put: &mut impl FnMut(&str, f64)) {
         frameworks[if link.connected { 0 } else { 1 }] += 1;
         frameworks[if link.active { 2 } else { 3 }] += 1;
     }
-    for (name, count) in
-        ["connected", "disconnected", "active", "inactive"].iter().zip(frameworks)
+    for (name, count) in ["connected", "disconnected", "active", "inactive"]
+        .iter()
+        .zip(frameworks)
     {
         put(&format!("master/frameworks_{name}"), count.into());
     }
@@ -111,15 +126,19 @@ fn gauges(view: &View, put: &mut impl FnMut(&str, f64)) {
         };
         tasks[index] += 1;
     }
-    for (name, count) in
-        ["staging", "starting", "running", "killing", "unreachable"].iter().zip(tasks)
+    for (name, count) in ["staging", "starting", "running", "killing", "unreachable"]
+        .iter()
+        .zip(tasks)
     {
         put(&format!("master/tasks_{name}"), count.into());
     }
     put("master/operations/pending", state.operations().len() as f64);
     let percent = |used: f64, total: f64| if total > 0.0 { used / total } else { 0.0 };
     for name in ["cpus", "gpus", "mem", "disk"] {
-        for (kind, all, used) in [("", &total, &used), ("revocable_", &revocable, &revocable_used)] {
+        for (kind, all, used) in [
+            ("", &total, &used),
+            ("revocable_", &revocable, &revocable_used),
+        ] {
             let (all, used) = (all.get(name).as_f64(), used.get(name).as_f64());
             put(&format!("master/{name}_{kind}total"), all);
             put(&format!("master/{name}_{kind}used"), used);

@@ -140,10 +140,16 @@ pub(crate) async fn call(
         let nanoseconds = it.duration.nanoseconds;
         let duration = u64::try_from(nanoseconds)
             .map_err(|_| Failure::bad_request("'set_logging_level.duration' is negative"))?;
-        tracing::info!(level = it.level, duration, "the logging level stays as --logging_level has it");
+        tracing::info!(
+            level = it.level,
+            duration,
+            "the logging level stays as --logging_level has it"
+        );
         return Ok(Reply::Status(StatusCode::OK));
     }
-    read(app, kind, call).await.map(|answer| Reply::Message(Box::new(answer)))
+    read(app, kind, call)
+        .await
+        .map(|answer| Reply::Message(Box::new(answer)))
 }
 
 /// The write that a call means; nothing for reads.
@@ -178,10 +184,13 @@ async fn write(app: &App, kind: Type, call: &Call) -> Result<Option<OperatorRequ
             Some(it) => Some(weights(&it.weight_infos)?),
             None => None,
         },
-        Type::UpdateQuota => call.update_quota.as_ref().map(|it| OperatorRequest::UpdateQuota {
-            force: it.force(),
-            configs: it.quota_configs.clone(),
-        }),
+        Type::UpdateQuota => call
+            .update_quota
+            .as_ref()
+            .map(|it| OperatorRequest::UpdateQuota {
+                force: it.force(),
+                configs: it.quota_configs.clone(),
+            }),
         Type::SetQuota => match &call.set_quota {
             Some(it) => Some(set_quota(app, &it.quota_request).await?),
             None => None,
@@ -217,7 +226,9 @@ fn grace(duration: &prost_types::Duration) -> Result<u64, Failure> {
     let nanos = u64::try_from(duration.nanos).ok();
     seconds
         .and_then(|it| it.checked_mul(1_000_000_000)?.checked_add(nanos?))
-        .ok_or_else(|| Failure::bad_request("'drain_agent.max_grace_period' is negative or too long"))
+        .ok_or_else(|| {
+            Failure::bad_request("'drain_agent.max_grace_period' is negative or too long")
+        })
 }
 
 /// UPDATE_WEIGHTS with the weights in millionths.
@@ -277,7 +288,9 @@ pub(crate) async fn set_quota(
 /// Quota back to nothing; only for a role that has some.
 pub(crate) async fn remove_quota(app: &App, role: &str) -> Result<OperatorRequest, Failure> {
     if app.snapshot().await?.state().quota(role).is_none() {
-        return Err(Failure::bad_request(format!("there is no quota for role '{role}'")));
+        return Err(Failure::bad_request(format!(
+            "there is no quota for role '{role}'"
+        )));
     }
     Ok(OperatorRequest::UpdateQuota {
         force: true,
@@ -331,7 +344,10 @@ fn resources(kind: Type, call: &Call) -> Result<Option<OperatorRequest>, Failure
         }
         Type::GrowVolume => {
             set(operation::Type::GrowVolume);
-            let it = call.grow_volume.as_ref().ok_or_else(|| missing("grow_volume"))?;
+            let it = call
+                .grow_volume
+                .as_ref()
+                .ok_or_else(|| missing("grow_volume"))?;
             operation.grow_volume = Some(operation::GrowVolume {
                 volume: it.volume.clone(),
                 addition: it.addition.clone(),
@@ -341,7 +357,10 @@ fn resources(kind: Type, call: &Call) -> Result<Option<OperatorRequest>, Failure
         }
         _ => {
             set(operation::Type::ShrinkVolume);
-            let it = call.shrink_volume.as_ref().ok_or_else(|| missing("shrink_volume"))?;
+            let it = call
+                .shrink_volume
+                .as_ref()
+                .ok_or_else(|| missing("shrink_volume"))?;
             operation.shrink_volume = Some(operation::ShrinkVolume {
                 volume: it.volume.clone(),
                 subtract: it.subtract,

@@ -98,6 +98,8 @@ pub(crate) fn http(app: &Arc<App>, accept: ContentType) -> Result<Response, Fail
     let records = events(app).map(move |event| Ok::<_, Infallible>(event.record(accept)));
     let mut response = Response::new(Body::from_stream(records));
     let content_type = HeaderValue::from_static(accept.as_str());
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
     Ok(response)
 }

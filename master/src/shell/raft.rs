@@ -88,10 +88,11 @@ impl Listener for Receiver {
         let decoded = decode_entry(&entry.data)?;
         self.committed.lock().apply_entry(&decoded)?;
         if entry.term == self.leading {
-            self.intake.control(Control::Replica(ReplicaEvent::Committed {
-                term: entry.term,
-                sequence: entry.sequence,
-            }));
+            self.intake
+                .control(Control::Replica(ReplicaEvent::Committed {
+                    term: entry.term,
+                    sequence: entry.sequence,
+                }));
         }
         Ok(())
     }
@@ -114,10 +115,11 @@ impl Listener for Receiver {
     }
 
     fn on_confirmed(&mut self, ticket: u64) {
-        self.intake.control(Control::Replica(ReplicaEvent::Confirmed {
-            term: self.leading,
-            ticket: Ticket(ticket),
-        }));
+        self.intake
+            .control(Control::Replica(ReplicaEvent::Confirmed {
+                term: self.leading,
+                ticket: Ticket(ticket),
+            }));
     }
 }
 

@@ -12,8 +12,8 @@ use axum::response::Response;
 use http::{Method, StatusCode, request::Parts};
 use std::sync::Arc;
 use tepui_server::{
-    auth::Realm, body::Refusal, flags::value, proto::json, respond, respond::Shape, routing, system,
-    version,
+    auth::Realm, body::Refusal, flags::value, proto::json, respond, respond::Shape, routing,
+    system, version,
 };
 
 /// Runs what reads the disk, or works long, where that delays nobody.
@@ -74,7 +74,9 @@ async fn try_answer(
             if let Some(timeout) = routing::parameter(query, "timeout")
                 && let Err(problem) = value::parse_duration(&timeout)
             {
-                return Err(Box::new(respond::bad_request(format!("timeout: {problem}"))));
+                return Err(Box::new(respond::bad_request(format!(
+                    "timeout: {problem}"
+                ))));
             }
             return Ok(shape.json(system::metrics_json(&metrics::collect(app).await)));
         }
@@ -83,12 +85,12 @@ async fn try_answer(
     if let Some(action) = route.strip_prefix("files/") {
         let (files, action) = (app.files.clone(), action.to_owned());
         let (method, query) = (parts.method.clone(), query.map(str::to_owned));
-        let answer =
-            disk(move || files.answer(&action, &method, query.as_deref(), &shape)).await;
+        let answer = disk(move || files.answer(&action, &method, query.as_deref(), &shape)).await;
         return Ok(answer);
     }
     app.elsewhere(&parts.uri)?;
-    if route == "maintenance/status" && parts.method != Method::GET && parts.method != Method::HEAD {
+    if route == "maintenance/status" && parts.method != Method::GET && parts.method != Method::HEAD
+    {
         return Ok(respond::method_not_allowed("GET", &parts.method));
     }
     let work = of_view(app, route, query).map_err(|failure| Box::new(failure.response()))?;
@@ -130,7 +132,12 @@ fn of_view(app: &App, route: &str, query: Option<&str>) -> Result<Work, Failure>
         "quota" => Box::new(roles::quota),
         "maintenance/status" => Box::new(|view| json::encode(&maintenance::status(view))),
         "maintenance/schedule" => Box::new(|view| json::encode(&maintenance::schedule(view))),
-        other => return Err(Failure::new(StatusCode::NOT_FOUND, format!("{other} is not read"))),
+        other => {
+            return Err(Failure::new(
+                StatusCode::NOT_FOUND,
+                format!("{other} is not read"),
+            ));
+        }
     })
 }
 

@@ -107,6 +107,11 @@ impl Survivors {
         self.agents.remove(&connection);
     }
 
+    /// Forgets the offers, which the machine that takes them over names again.
+    pub(crate) fn forget_offers(&mut self) {
+        self.offers.clear();
+    }
+
     /// Forgets the connection that caused a panic; its principal, if it has one.
     pub(crate) fn blame(&mut self, source: ConnectionId, input: &Input) -> Option<String> {
         let of_connection = self.schedulers.get(&source).map(|it| it.principal.clone());

@@ -31,7 +31,12 @@ pub(crate) async fn answer(app: &Arc<App>, route: &str, parts: &Parts, content: 
     }
 }
 
-async fn post(app: &Arc<App>, route: &str, parts: &Parts, content: Body) -> Result<StatusCode, Refusal> {
+async fn post(
+    app: &Arc<App>,
+    route: &str,
+    parts: &Parts,
+    content: Body,
+) -> Result<StatusCode, Refusal> {
     let principal = app.admit(Realm::ReadWrite, &parts.headers)?;
     app.elsewhere(&parts.uri)?;
     if parts.method != Method::POST {
@@ -42,8 +47,12 @@ async fn post(app: &Arc<App>, route: &str, parts: &Parts, content: Body) -> Resu
         return panic(app).await.map_err(refuse);
     }
     let request = match route {
-        "machine/down" => machines(&body).map(|machines| OperatorRequest::StartMaintenance { machines }),
-        "machine/up" => machines(&body).map(|machines| OperatorRequest::StopMaintenance { machines }),
+        "machine/down" => {
+            machines(&body).map(|machines| OperatorRequest::StartMaintenance { machines })
+        }
+        "machine/up" => {
+            machines(&body).map(|machines| OperatorRequest::StopMaintenance { machines })
+        }
         "tepui/v1/kill" => kill(&body),
         _ => form(route, &body),
     };
@@ -84,7 +93,10 @@ async fn try_either(
         return reads::read(app, route, parts).await;
     }
     if !writes.contains(&parts.method) {
-        return Err(Box::new(respond::method_not_allowed(allowed, &parts.method)));
+        return Err(Box::new(respond::method_not_allowed(
+            allowed,
+            &parts.method,
+        )));
     }
     let body = body::read(&parts.headers, content).await?;
     let request = match (route, &parts.method) {
@@ -94,7 +106,10 @@ async fn try_either(
             let role = percent_decoded(rest);
             operator::remove_quota(app, &role).await.map_err(|failure| {
                 let path = parts.uri.path();
-                Failure::new(failure.status, format!("DELETE {path}: {}", failure.message))
+                Failure::new(
+                    failure.status,
+                    format!("DELETE {path}: {}", failure.message),
+                )
             })
         }
         ("quota", _) => match decode::<wire::quota::QuotaRequest>(&body) {
@@ -107,9 +122,14 @@ async fn try_either(
     let is_new_quota = route == "quota" && parts.method == Method::POST;
     let status = app.operate(principal, request).await;
     // Here Mesos calls a guarantee beyond the cluster's capacity a conflict.
-    let status = status.map_err(|failure| match is_new_quota && failure.message.starts_with("guarantees of all") {
-        true => Failure::new(StatusCode::CONFLICT, format!("{}; 'force' skips this check", failure.message)),
-        false => failure,
+    let status = status.map_err(|failure| {
+        match is_new_quota && failure.message.starts_with("guarantees of all") {
+            true => Failure::new(
+                StatusCode::CONFLICT,
+                format!("{}; 'force' skips this check", failure.message),
+            ),
+            false => failure,
+        }
     });
     status.map(respond::empty).map_err(refuse)
 }
@@ -126,7 +146,10 @@ fn decode<M: prost::Message + prost::Name + Default>(body: &[u8]) -> Result<M, F
 }
 
 /// A JSON array of messages.
-fn array<M: prost::Message + prost::Name + Default>(name: &str, text: &[u8]) -> Result<Vec<M>, Failure> {
+fn array<M: prost::Message + prost::Name + Default>(
+    name: &str,
+    text: &[u8],
+) -> Result<Vec<M>, Failure> {
     let bad = |problem: String| Failure::bad_request(format!("{name}: {problem}"));
     let value: Value = serde_json::from_slice(text).map_err(|error| bad(error.to_string()))?;
     let Value::Array(items) = value else {
@@ -154,7 +177,9 @@ fn kill(body: &[u8]) -> Result<OperatorRequest, Failure> {
         serde_json::from_slice(body).map_err(|error| Failure::bad_request(error.to_string()))?;
     let field = |name: &str| match value.get(name).and_then(Value::as_str) {
         Some(text) if !text.is_empty() => Ok(text.to_owned()),
-        _ => Err(Failure::bad_request(format!("Expecting '{name}' to be a string"))),
+        _ => Err(Failure::bad_request(format!(
+            "Expecting '{name}' to be a string"
+        ))),
     };
     Ok(OperatorRequest::KillTask {
         framework_id: FrameworkId::from(field("framework_id")?),
@@ -168,9 +193,15 @@ fn form(route: &str, body: &[u8]) -> Result<OperatorRequest, Failure> {
     let text = String::from_utf8_lossy(body);
     let form: BTreeMap<String, String> = routing::pairs(&text).collect();
     let missing = |name: &str| {
-        Failure::bad_request(format!("Missing '{name}' in the body: expecting {name}=value"))
+        Failure::bad_request(format!(
+            "Missing '{name}' in the body: expecting {name}=value"
+        ))
     };
-    let field = |name: &str| form.get(name).filter(|it| !it.is_empty()).ok_or_else(|| missing(name));
+    let field = |name: &str| {
+        form.get(name)
+            .filter(|it| !it.is_empty())
+            .ok_or_else(|| missing(name))
+    };
     if route == "teardown" {
         let framework_id = FrameworkId::from(field("frameworkId")?.as_str());
         return Ok(OperatorRequest::Teardown { framework_id });
@@ -214,10 +245,19 @@ fn form(route: &str, body: &[u8]) -> Result<OperatorRequest, Failure> {
 /// For tests of the recovery: 202, and the machine panics.
 async fn panic(app: &App) -> Result<StatusCode, Failure> {
     if !app.settings.inject_panics {
-        return Err(Failure::new(StatusCode::NOT_FOUND, "panics are not injected here\n"));
+        return Err(Failure::new(
+            StatusCode::NOT_FOUND,
+            "panics are not injected here\n",
+        ));
     }
     let source = app.destinations.connection();
-    let producer = app.intake.connect(source, crate::shell::intake::Class::Client);
-    producer.send(Input::InjectPanic { connection: Some(source) }).await;
+    let producer = app
+        .intake
+        .connect(source, crate::shell::intake::Class::Client);
+    producer
+        .send(Input::InjectPanic {
+            connection: Some(source),
+        })
+        .await;
     Ok(StatusCode::ACCEPTED)
 }

@@ -81,7 +81,10 @@ impl View {
     ///
     /// # Errors
     /// When the rows cannot take it: the replica must stop.
-    pub(crate) fn apply_entry(&mut self, entry: &log::Entry) -> Result<(), tepui_state::ApplyError> {
+    pub(crate) fn apply_entry(
+        &mut self,
+        entry: &log::Entry,
+    ) -> Result<(), tepui_state::ApplyError> {
         self.state.apply_entry(entry)
     }
 
@@ -119,7 +122,8 @@ impl View {
             }
             ViewChange::FrameworkRemoved(id) => {
                 self.frameworks.remove(id);
-                self.inverse_answers.retain(|(_, framework), _| framework != id);
+                self.inverse_answers
+                    .retain(|(_, framework), _| framework != id);
             }
             ViewChange::Agent {
                 agent_id,

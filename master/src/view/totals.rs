@@ -116,7 +116,11 @@ pub(crate) fn by_role(view: &View) -> BTreeMap<Role, RoleUse> {
             }
         }
         for (role, offered) in sum.offered.allocations() {
-            roles.entry(role).or_default().offered.add(&offered.quantities());
+            roles
+                .entry(role)
+                .or_default()
+                .offered
+                .add(&offered.quantities());
         }
     }
     for (id, row, _) in view.registered_agents() {
@@ -138,7 +142,9 @@ pub(crate) fn by_role(view: &View) -> BTreeMap<Role, RoleUse> {
             entry.allocated.add(&figures.allocated);
             entry.offered.add(&figures.offered);
             entry.reserved.add(&figures.reserved);
-            entry.reserved_unallocated.add(&figures.reserved_unallocated);
+            entry
+                .reserved_unallocated
+                .add(&figures.reserved_unallocated);
         }
     }
     roles

@@ -289,9 +289,7 @@ impl Table {
                 (None, value) => {
                     let negated = name.strip_prefix("no-").and_then(|it| self.find(it));
                     match (negated, value) {
-                        (Some(flag), None) if flag.kind == Kind::Bool => {
-                            (flag, "false".to_owned())
-                        }
+                        (Some(flag), None) if flag.kind == Kind::Bool => (flag, "false".to_owned()),
                         (Some(flag), _) => {
                             return Err(Error::Value {
                                 name: flag.name,
@@ -463,8 +461,13 @@ mod tests {
         about: "A test.",
         flags: &[
             Flag::new("port", Kind::Number, Some("5050"), "Port."),
-            Flag::new("agent_ping_timeout", Kind::Duration, Some("15secs"), "Ping.")
-                .alias("slave_ping_timeout"),
+            Flag::new(
+                "agent_ping_timeout",
+                Kind::Duration,
+                Some("15secs"),
+                "Ping.",
+            )
+            .alias("slave_ping_timeout"),
             Flag::new("root_submissions", Kind::Bool, Some("true"), "Root."),
             Flag::new("credentials", Kind::Path, None, "File."),
             Flag::new("cluster", Kind::Text, None, "Name."),
@@ -483,18 +486,29 @@ mod tests {
 
     #[test]
     fn forms_of_flags() {
-        let flags = read(&["--port=1", "--no-root_submissions", "--cluster", "x y"], &[]).unwrap();
+        let flags = read(
+            &["--port=1", "--no-root_submissions", "--cluster", "x y"],
+            &[],
+        )
+        .unwrap();
         assert_eq!(flags.number("port"), Some(1));
         assert!(!flags.bool("root_submissions"));
         assert_eq!(flags.text("cluster"), Some("x y"));
-        assert_eq!(flags.duration("agent_ping_timeout"), Some(Duration::from_secs(15)));
+        assert_eq!(
+            flags.duration("agent_ping_timeout"),
+            Some(Duration::from_secs(15))
+        );
         let aliased = read(&["--slave_ping_timeout=1mins"], &[]).unwrap();
         assert_eq!(aliased.text("agent_ping_timeout"), Some("1mins"));
     }
 
     #[test]
     fn precedence() {
-        let both = [("MESOS_PORT", "1"), ("TEPUI_PORT", "2"), ("MESOS_WHATEVER", "x")];
+        let both = [
+            ("MESOS_PORT", "1"),
+            ("TEPUI_PORT", "2"),
+            ("MESOS_WHATEVER", "x"),
+        ];
         assert_eq!(read(&[], &both[..1]).unwrap().number("port"), Some(1));
         assert_eq!(read(&[], &both).unwrap().number("port"), Some(2));
         assert_eq!(read(&["--port=3"], &both).unwrap().number("port"), Some(3));
@@ -503,13 +517,25 @@ mod tests {
     #[test]
     fn errors_say_what_would_be_right() {
         for (arguments, text) in [
-            (&["--prot=1"][..], "there is no flag --prot; did you mean --port?"),
-            (&["--zk=zk://x"], "--zk is not taken: masters need no ZooKeeper"),
+            (
+                &["--prot=1"][..],
+                "there is no flag --prot; did you mean --port?",
+            ),
+            (
+                &["--zk=zk://x"],
+                "--zk is not taken: masters need no ZooKeeper",
+            ),
             (&["--port=1", "--port=2"], "--port is given twice"),
             (&["--port"], "--port: needs a value, as in --name=value"),
             (&["--port=x"], "--port: \"x\" is not a whole number"),
-            (&["--no-port"], "--port: --no-port is only for switches, without a value"),
-            (&["port"], "\"port\" is not a flag: flags look like --name=value"),
+            (
+                &["--no-port"],
+                "--port: --no-port is only for switches, without a value",
+            ),
+            (
+                &["port"],
+                "\"port\" is not a flag: flags look like --name=value",
+            ),
         ] {
             assert_eq!(read(arguments, &[]), Err(text.to_owned()));
         }
@@ -521,7 +547,11 @@ mod tests {
         let file = folder.path().join("value");
         std::fs::write(&file, "from a file\n").unwrap();
         let url = format!("file://{}", file.display());
-        let flags = read(&[&format!("--cluster={url}"), &format!("--credentials={url}")], &[]).unwrap();
+        let flags = read(
+            &[&format!("--cluster={url}"), &format!("--credentials={url}")],
+            &[],
+        )
+        .unwrap();
         assert_eq!(flags.text("cluster"), Some("from a file"));
         assert_eq!(flags.text("credentials"), file.to_str());
 

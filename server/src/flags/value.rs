@@ -28,7 +28,11 @@ const SIZES: [(&str, u64); 5] = [
 /// # Errors
 /// A sentence that says what a duration looks like.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a duration such as 15secs (ns, us, ms, secs, mins, hrs, days, weeks)");
+    let wrong = || {
+        format!(
+            "{text:?} is not a duration such as 15secs (ns, us, ms, secs, mins, hrs, days, weeks)"
+        )
+    };
     let split = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .ok_or_else(wrong)?;
@@ -46,7 +50,9 @@ pub fn print_duration(duration: Duration) -> String {
     let nanoseconds = duration.as_nanos();
     let (name, unit) = DURATIONS
         .iter()
-        .find(|(_, unit)| nanoseconds >= u128::from(*unit) && nanoseconds.is_multiple_of(u128::from(*unit)))
+        .find(|(_, unit)| {
+            nanoseconds >= u128::from(*unit) && nanoseconds.is_multiple_of(u128::from(*unit))
+        })
         .copied()
         .unwrap_or(("ns", 1));
     format!("{}{name}", nanoseconds / u128::from(unit))
@@ -58,9 +64,7 @@ pub fn print_duration(duration: Duration) -> String {
 /// A sentence that says what a size looks like.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is not a size such as 2GB (B, KB, MB, GB, TB)");
-    let split = text
-        .find(|c: char| !c.is_ascii_digit())
-        .ok_or_else(wrong)?;
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
     let (number, unit) = text.split_at(split);
     let number: u64 = number.parse().map_err(|_| wrong())?;
     let (_, bytes) = SIZES
