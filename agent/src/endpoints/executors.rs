@@ -75,6 +75,7 @@ pub(crate) fn executor(task: &TaskView, agent_id: &str, work_dir: &Path) -> Valu
 }
 
 /// The executor of a task, for the operator API.
+#[allow(deprecated)] // Mesos still fills `source` in.
 pub(crate) fn executor_v1(task: &TaskView) -> wire::ExecutorInfo {
     let info = tasks::info(task);
     let name = name(&info);
