@@ -360,9 +360,21 @@ impl Settings {
             }),
             false => None,
         };
-        config.process = match self.wanted.process {
-            true => Some(containerizer::ProcessConfig {
-                shim: shim(flags.text("launcher_dir").map(Path::new))?,
+        let shim = match self.wanted.process {
+            true => match shim(flags.text("launcher_dir").map(Path::new)) {
+                Ok(shim) => Some(shim),
+                // Docker alone may do, when nobody asked for more.
+                Err(error) if self.wanted.docker_optional => {
+                    tracing::warn!(problem = format!("{error:#}"), "tasks cannot run as processes");
+                    None
+                }
+                Err(error) => return Err(error),
+            },
+            false => None,
+        };
+        config.process = match shim {
+            Some(shim) => Some(containerizer::ProcessConfig {
+                shim,
                 cgroups_hierarchy: flags.text("cgroups_hierarchy").map(PathBuf::from),
                 cgroups_root: flags.text("cgroups_root").unwrap_or_default().to_owned(),
                 enable_cfs,
@@ -370,7 +382,7 @@ impl Settings {
                 switch_user: self.switch_user,
                 ..Default::default()
             }),
-            false => None,
+            None => None,
         };
         config.frameworks_home =
             flags.text("frameworks_home").filter(|it| !it.is_empty()).map(PathBuf::from);
