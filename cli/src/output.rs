@@ -16,7 +16,7 @@ pub(crate) fn print(context: &Context, rows: &[Value], columns: &[Column]) {
     }
     let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     if !coloured {
         table.force_no_tty();
     }
