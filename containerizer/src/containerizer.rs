@@ -8,7 +8,7 @@ use crate::{
     cgroups::Group,
     checks,
     config::Config,
-    docker::{self, Engine, Order},
+    docker::{self, Engine, Order, StartError},
     error::Error,
     event::{
         ContainerEvent, Exit, FailureClass, Limitation, Recovered, RecoveredState, Started,
@@ -589,7 +589,23 @@ impl Inner {
         }
         match (spec.kind, &self.docker, &self.process) {
             (Kind::Docker, Some(engine), _) => {
-                Ok(Running::Docker(engine.start(spec, &handle.folder).await?))
+                // Asking for the image first would cost every launch a call.
+                let mut result = engine.start(spec, &handle.folder).await;
+                if matches!(result, Err(StartError::NoImage)) {
+                    tokio::select! {
+                        pulled = engine.pull(spec) => pulled?,
+                        _ = kill.wait_for(Option::is_some) => return Err(killed()),
+                    }
+                    result = engine.start(spec, &handle.folder).await;
+                }
+                match result {
+                    Ok(attached) => Ok(Running::Docker(attached)),
+                    Err(StartError::Failed(failure)) => Err(failure),
+                    Err(StartError::NoImage) => Err(Failure::new(
+                        FailureClass::Image,
+                        "the image was pulled and is gone again",
+                    )),
+                }
             }
             (Kind::Process, _, Some(launcher)) => {
                 let shim = launcher.start(spec, &handle.folder, user.as_ref()).await?;

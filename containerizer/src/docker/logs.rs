@@ -24,6 +24,11 @@ use tokio::sync::watch;
 /// Pause before the engine is asked again after it broke off.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Quiet after which the cursor is written.
+const QUIET: Duration = Duration::from_millis(50);
+/// Bytes after which it is written even if there is no quiet.
+const UNSAVED: u64 = 1 << 20;
+
 /// How far one stream was copied.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Position {
@@ -61,8 +66,10 @@ pub(super) async fn copy(
         stdout: Output::resume(&sandbox, "stdout", cursor.stdout, bounds),
         stderr: Output::resume(&sandbox, "stderr", cursor.stderr, bounds),
         cursor_file,
-        dirty: false,
+        dirty: true,
     };
+    // Before the first byte: a next reader without a cursor would not know what to cut.
+    sink.save();
     loop {
         // Only a pass that began after the end has certainly seen everything.
         let last = *ended.borrow();
@@ -95,13 +102,18 @@ async fn pass(client: &Client, name: &str, sink: &mut Sink, follow: bool) -> Res
     };
     let mut stream = pin!(docker.logs(name, Some(options)));
     loop {
-        // What is there at once is one batch, followed by one checkpoint.
+        // A checkpoint when nothing came for a moment, not with each of the engine's little
+        // chunks: it costs far more than copying one, and a late one costs nothing but work.
         let item = match stream.next().now_or_never() {
             Some(item) => item,
-            None => {
-                sink.save();
-                stream.next().await
-            }
+            None if sink.dirty => match tokio::time::timeout(QUIET, stream.next()).await {
+                Ok(item) => item,
+                Err(_) => {
+                    sink.save();
+                    continue;
+                }
+            },
+            None => stream.next().await,
         };
         match item {
             None => return Ok(()),
@@ -113,7 +125,8 @@ async fn pass(client: &Client, name: &str, sink: &mut Sink, follow: bool) -> Res
             Some(Err(error)) => return Err(super::engine::words(error)),
         }
         sink.dirty = true;
-        if sink.stdout.rotated || sink.stderr.rotated {
+        let unsaved = sink.stdout.unsaved + sink.stderr.unsaved;
+        if sink.stdout.rotated || sink.stderr.rotated || unsaved > UNSAVED {
             sink.save();
         }
     }
@@ -132,8 +145,10 @@ impl Sink {
             return;
         }
         self.dirty = false;
-        self.stdout.rotated = false;
-        self.stderr.rotated = false;
+        for output in [&mut self.stdout, &mut self.stderr] {
+            output.rotated = false;
+            output.unsaved = 0;
+        }
         let cursor = Cursor {
             stdout: self.stdout.position.clone(),
             stderr: self.stderr.position.clone(),
@@ -168,6 +183,8 @@ struct Output {
     /// Where this pass began.
     from: (String, u64),
     rotated: bool,
+    /// Bytes written since the cursor was.
+    unsaved: u64,
     lost: u64,
 }
 
@@ -182,6 +199,7 @@ impl Output {
             skipped: 0,
             from: (String::new(), 0),
             rotated: false,
+            unsaved: 0,
             lost: 0,
         };
         if output.position.inode != 0 {
@@ -286,6 +304,7 @@ impl Output {
         let Some(file) = &mut self.file else { return 0 };
         let count = file.write(bytes).unwrap_or(0);
         self.position.length += count as u64;
+        self.unsaved += count as u64;
         count
     }
 

@@ -35,8 +35,9 @@ use tokio::{
     time::Instant,
 };
 
-/// How long the end of a container waits for the rest of its output.
-const DRAIN: Duration = Duration::from_secs(10);
+/// How long the end of a container waits for the rest of its output. The engine's buffer is
+/// bounded, so this is for an engine that stops answering.
+const DRAIN: Duration = Duration::from_secs(60);
 /// How long after a SIGKILL another one is tried.
 const KILL_AGAIN: Duration = Duration::from_secs(10);
 /// How long after a failed look the engine is asked again.
@@ -98,6 +99,14 @@ enum Look {
     Missing,
 }
 
+/// Why a container was not started.
+pub(crate) enum StartError {
+    /// The image is not here: pull it and try again.
+    NoImage,
+    /// For good.
+    Failed(Failure),
+}
+
 /// What recovery found.
 pub(crate) enum Found {
     Running(Attached),
@@ -130,32 +139,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Brings the image here. May take long, and may be dropped at any time.
+    /// Refuses what is invalid, and pulls the image if the task insists on a fresh one. May
+    /// take long, and may be dropped at any time.
     pub async fn prepare(&self, spec: &ContainerSpec) -> Result<(), Failure> {
-        let docker = spec.container.as_ref().and_then(|it| it.docker.as_ref());
-        let image = docker.map(|it| it.image.as_str()).unwrap_or_default();
-        // What is invalid is refused before a pull.
         mapping::create_body(spec, &self.config, &self.owner, self.machine)
             .map_err(Failure::invalid)?;
-        if !docker.is_some_and(|it| it.force_pull_image.unwrap_or(false)) {
-            let reference = pull::parse_reference(image);
-            let name = if image.contains('@') {
-                image.to_owned()
-            } else {
-                format!("{}:{}", reference.name, reference.tag)
-            };
-            match self
-                .client
-                .call("inspect image", |docker| async move {
-                    docker.inspect_image(&name).await
-                })
-                .await
-            {
-                Ok(_) => return Ok(()),
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(Failure::runtime(format!("docker engine: {error}"))),
-            }
+        let docker = spec.container.as_ref().and_then(|it| it.docker.as_ref());
+        if docker.is_some_and(|it| it.force_pull_image.unwrap_or(false)) {
+            self.pull(spec).await?;
         }
+        Ok(())
+    }
+
+    /// Pulls the image with the credentials of the task, else of the agent. May take long, and
+    /// may be dropped at any time.
+    pub async fn pull(&self, spec: &ContainerSpec) -> Result<(), Failure> {
+        let docker = spec.container.as_ref().and_then(|it| it.docker.as_ref());
+        let image = docker.map(|it| it.image.as_str()).unwrap_or_default();
         let failed = |cause: String| {
             Failure::new(
                 FailureClass::Image,
@@ -181,11 +181,16 @@ impl Engine {
     }
 
     /// Creates and starts the container. Not to be dropped half-way.
-    pub async fn start(&self, spec: &ContainerSpec, folder: &Folder) -> Result<Attached, Failure> {
+    pub async fn start(
+        &self,
+        spec: &ContainerSpec,
+        folder: &Folder,
+    ) -> Result<Attached, StartError> {
         let body = mapping::create_body(spec, &self.config, &self.owner, self.machine)
-            .map_err(Failure::invalid)?;
+            .map_err(|it| StartError::Failed(Failure::invalid(it)))?;
         let engine = |error: EngineError| {
-            Failure::runtime(format!("Failed to run the docker container: {error}"))
+            let message = format!("Failed to run the docker container: {error}");
+            StartError::Failed(Failure::runtime(message))
         };
         // First, so that no event is missed.
         let wake = self.hub.register(&spec.container_id);
@@ -215,10 +220,17 @@ impl Engine {
                 });
                 started.await.map_err(engine)
             }
+            Err(EngineError::Refused {
+                status: 404,
+                message,
+            }) if message.to_lowercase().contains("no such image") => Err(StartError::NoImage),
             Err(error) => Err(engine(error)),
         };
         if let Err(failure) = result {
-            let _ = self.remove(&spec.container_id).await;
+            // Nothing was made; asking the engine to remove it would only take time.
+            if !matches!(failure, StartError::NoImage) {
+                let _ = self.remove(&spec.container_id).await;
+            }
             return Err(failure);
         }
         let started = match self.look(&name).await {
