@@ -877,7 +877,11 @@ impl Inner {
                     Some(Err(self.process_termination(&handle, &End::Lost)))
                 }
             },
-            _ => None,
+            // Nobody here could attach to it; an agent that can will find its files.
+            (kind, _, _) => {
+                tracing::error!(container = id, ?kind, "its containerizer is not there");
+                return gone(Some(handle.spec.clone()));
+            }
         };
         let state = match found {
             None => {
@@ -915,6 +919,13 @@ impl Inner {
         let folder = Folder::of(&self.config.runtime_dir, &id);
         if let Ok(Some(spec)) = folder.spec() {
             let handle = Handle::new(&self.config, spec);
+            let there = match handle.spec.kind {
+                Kind::Docker => self.docker.is_some(),
+                Kind::Process => self.process.is_some(),
+            };
+            if !there {
+                return;
+            }
             if let (Kind::Process, Some(launcher)) = (handle.spec.kind, &self.process)
                 && let Ok(process::Found::Running(mut shim)) = launcher.find(&handle.spec, &folder)
             {

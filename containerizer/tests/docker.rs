@@ -431,3 +431,66 @@ async fn an_engine_that_does_not_answer_hangs_nobody() {
     assert!(world.run(&spec).await.exit.is_success());
     silent.abort();
 }
+
+/// Passes connections on to the engine while its switch is on, and cuts them when it goes off.
+async fn proxy(socket: &std::path::Path) -> tokio::sync::watch::Sender<bool> {
+    let listener = tokio::net::UnixListener::bind(socket).expect("bind");
+    let (switch, on) = tokio::sync::watch::channel(true);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut on = on.clone();
+            tokio::spawn(async move {
+                if !*on.borrow() {
+                    return;
+                }
+                let engine = DockerConfig::default().socket;
+                let Ok(mut engine) = tokio::net::UnixStream::connect(engine).await else {
+                    return;
+                };
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut client, &mut engine) => {}
+                    _ = on.wait_for(|it| !it) => {}
+                }
+            });
+        }
+    });
+    switch
+}
+
+#[tokio::test]
+async fn an_end_during_a_broken_connection_is_found() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let socket = folder.path().join("docker.sock");
+    let switch = proxy(&socket).await;
+    let mut world = World::with(|it| {
+        it.docker = Some(DockerConfig {
+            socket: socket.clone(),
+            call_timeout: Duration::from_secs(20),
+            ..DockerConfig::default()
+        });
+    })
+    .await;
+    let spec = world.spec(Kind::Docker, "cut", COUNTER);
+    world.launch(&spec).await;
+    let lines = || read(spec.sandbox.join("stdout")).lines().count();
+    eventually("lines", || lines() > 100).await;
+    switch.send_replace(false);
+    // The end falls into the time without a connection.
+    std::fs::write(spec.sandbox.join("stop"), "").expect("write");
+    let name = spec.docker_name();
+    eventually("it has ended", || {
+        let output = Command::new("docker")
+            .args(["inspect", "-f", "{{.State.Status}}", &name])
+            .output();
+        output.is_ok_and(|it| it.stdout.starts_with(b"exited"))
+    })
+    .await;
+    switch.send_replace(true);
+    let end = world.exited().await;
+    assert_eq!(end.exit, Exit::Code(42));
+    let count = lines();
+    let wanted: String = (1..=count).map(|it| format!("{it}\n")).collect();
+    assert!(read(spec.sandbox.join("stdout")) == wanted);
+    let log = Command::new("docker").args(["logs", &name]).output();
+    assert_eq!(log.map(|it| it.stdout.len()).ok(), Some(wanted.len()));
+}

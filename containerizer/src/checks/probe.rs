@@ -10,6 +10,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::{fd::AsFd, unix::fs::MetadataExt},
+    sync::LazyLock,
     time::Duration,
 };
 use tepui_model::wire;
@@ -26,6 +27,22 @@ pub(crate) enum Target {
     Http { url: String },
     /// Connect; the answer is 0.
     Tcp { address: SocketAddr },
+}
+
+/// For tasks on our own network: making a client reads every root certificate of the machine.
+static CLIENT: LazyLock<Result<reqwest::Client, String>> = LazyLock::new(client);
+
+fn client() -> Result<reqwest::Client, String> {
+    install_crypto();
+    // As Mesos has it: whoever runs in the container answers for itself, so its certificate
+    // proves nothing.
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::limited(MAX_REDIRECTS))
+        .tls_danger_accept_invalid_certs(true)
+        .pool_max_idle_per_host(0)
+        .no_proxy()
+        .build()
+        .map_err(|error| error.to_string())
 }
 
 fn loopback(protocol: Option<i32>) -> IpAddr {
@@ -69,8 +86,9 @@ impl Target {
             Err(error) => return Err(format!("network of process {pid}: {error}")),
         };
         let limit = timeout.unwrap_or(LONGEST);
+        let own_network = namespace.is_none();
         let timed = async move {
-            match tokio::time::timeout(limit, self.ask()).await {
+            match tokio::time::timeout(limit, self.ask(own_network)).await {
                 Ok(result) => result,
                 Err(_) => Err(format!("timed out after {} ms", limit.as_millis())),
             }
@@ -105,22 +123,18 @@ impl Target {
             .unwrap_or_else(|_| Err("the checking thread died".into()))
     }
 
-    async fn ask(self) -> Result<u32, String> {
+    async fn ask(self, own_network: bool) -> Result<u32, String> {
         match self {
             Target::Tcp { address } => tokio::net::TcpStream::connect(address)
                 .await
                 .map(|_| 0)
                 .map_err(|error| format!("connect to {address}: {error}")),
             Target::Http { url } => {
-                install_crypto();
-                // As Mesos has it: whoever runs in the container answers for itself, so its
-                // certificate proves nothing.
-                let client = reqwest::Client::builder()
-                    .redirect(reqwest::redirect::Policy::limited(MAX_REDIRECTS))
-                    .tls_danger_accept_invalid_certs(true)
-                    .no_proxy()
-                    .build()
-                    .map_err(|error| error.to_string())?;
+                let client = match own_network {
+                    true => CLIENT.as_ref().map_err(String::clone)?.clone(),
+                    // A client belongs to the runtime, hence to the network, that it was made in.
+                    false => client()?,
+                };
                 let answer = client.get(&url).send().await;
                 answer
                     .map(|it| u32::from(it.status().as_u16()))
