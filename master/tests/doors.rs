@@ -1,5 +1,6 @@
 //! A whole master in this process, spoken to by gRPC and HTTP over loopback.
 
+use bytes::{Buf, BufMut};
 use prost::Message;
 use std::time::Duration;
 use tepui_master::Handle;
@@ -10,6 +11,7 @@ use tepui_server::proto::{
             AgentMessage, MasterMessage, Register, agent_link_client::AgentLinkClient,
             agent_message, master_message,
         },
+        log::v1::command,
         operator::v1::operator_client::OperatorClient,
         scheduler::v1::scheduler_client::SchedulerClient,
     },
@@ -19,7 +21,11 @@ use tokio::{
     sync::mpsc,
     time::timeout,
 };
-use tonic::{Code, Request, Streaming, transport::Channel};
+use tonic::{
+    Code, Request, Status, Streaming,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    transport::Channel,
+};
 
 /// How long any answer may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -266,6 +272,135 @@ async fn a_framework_on_grpc_gets_offers_and_its_calls_are_checked() {
     master.handle.shutdown().await;
 }
 
+/// A task for an offer.
+fn task(offer: &v1::Offer) -> v1::TaskInfo {
+    v1::TaskInfo {
+        name: "task".into(),
+        task_id: v1::TaskId {
+            value: "task".into(),
+        },
+        agent_id: offer.agent_id.clone(),
+        resources: vec![v1::Resource {
+            name: "cpus".into(),
+            r#type: v1::value::Type::Scalar as i32,
+            scalar: Some(v1::value::Scalar { value: 1.0 }),
+            ..Default::default()
+        }],
+        command: Some(v1::CommandInfo {
+            value: Some("true".into()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// Sends bytes as they are, as a client of a later version would.
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = ();
+    type Encoder = Raw;
+    type Decoder = Raw;
+
+    fn encoder(&mut self) -> Raw {
+        Raw
+    }
+
+    fn decoder(&mut self) -> Raw {
+        Raw
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put_slice(&item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = ();
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
+        buffer.advance(buffer.remaining());
+        Ok(Some(()))
+    }
+}
+
+/// A length-delimited field.
+fn field(number: u32, content: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let kind = prost::encoding::WireType::LengthDelimited;
+    prost::encoding::encode_key(number, kind, &mut bytes);
+    prost::encoding::encode_varint(content.len() as u64, &mut bytes);
+    bytes.extend_from_slice(content);
+    bytes
+}
+
+#[tokio::test]
+async fn what_this_version_does_not_know_reaches_the_agent() {
+    let master = master(&[]).await;
+    let mut agent = Agent::attach(&master).await;
+    let mut framework = Framework::connect(&master).await;
+    let offers = framework.next(scheduler::event::Type::Offers).await;
+    let offer = offers.offers.unwrap().offers.remove(0);
+
+    // Call.accept.operations.launch.task_infos, the task with a field of the future.
+    let future = field(12_345, b"from the future");
+    let task = [task(&offer).encode_to_vec(), future.clone()].concat();
+    let launch = v1::offer::Operation {
+        r#type: Some(v1::offer::operation::Type::Launch as i32),
+        ..Default::default()
+    };
+    let operation = [launch.encode_to_vec(), field(2, &field(1, &task))].concat();
+    let accept = [field(1, &offer.id.encode_to_vec()), field(2, &operation)].concat();
+    let call = framework.call(scheduler::call::Type::Accept);
+    let call = [call.encode_to_vec(), field(4, &accept)].concat();
+
+    let path = "/tepui.scheduler.v1.Scheduler/Call";
+    let send = async |bytes: Vec<u8>| {
+        let mut client = tonic::client::Grpc::new(master.channel().await);
+        client.ready().await.unwrap();
+        let mut request = Request::new(bytes);
+        let stream_id = framework.stream_id.parse().unwrap();
+        request.metadata_mut().insert("mesos-stream-id", stream_id);
+        client
+            .unary(request, http::uri::PathAndQuery::from_static(path), Raw)
+            .await
+    };
+    // A task without its name is refused by the name of the field.
+    let nameless = field(1, &field(2, &field(1, b"task")));
+    let nameless = [launch.encode_to_vec(), field(2, &nameless)].concat();
+    let revive = framework
+        .call(scheduler::call::Type::Accept)
+        .encode_to_vec();
+    let refused = [revive, field(4, &field(2, &nameless))].concat();
+    let refused = send(refused).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("name"), "{refused:?}");
+
+    send(call).await.unwrap();
+    let payload = timeout(PATIENCE, async {
+        loop {
+            let order = agent.orders.message().await.unwrap().unwrap();
+            if let Some(master_message::Kind::Command(command)) = order.kind
+                && let Some(command::Kind::RunTask(run)) = command.kind
+            {
+                return run.task_info_payload;
+            }
+        }
+    });
+    let payload = payload.await.unwrap();
+    assert!(payload.windows(future.len()).any(|it| it == future));
+    drop(agent.frames);
+    master.handle.shutdown().await;
+}
+
 #[tokio::test]
 async fn operators_ask_and_watch_on_grpc() {
     let master = master(&[]).await;
@@ -335,24 +470,7 @@ async fn a_panic_of_the_machine_is_not_noticed_by_others() {
 
     // The old stream, the old id, the old offer: all of them still good.
     let mut accept = framework.call(scheduler::call::Type::Accept);
-    let task = v1::TaskInfo {
-        name: "task".into(),
-        task_id: v1::TaskId {
-            value: "task".into(),
-        },
-        agent_id: offers[0].agent_id.clone(),
-        resources: vec![v1::Resource {
-            name: "cpus".into(),
-            r#type: v1::value::Type::Scalar as i32,
-            scalar: Some(v1::value::Scalar { value: 1.0 }),
-            ..Default::default()
-        }],
-        command: Some(v1::CommandInfo {
-            value: Some("true".into()),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
+    let task = task(&offers[0]);
     accept.accept = Some(scheduler::call::Accept {
         offer_ids: vec![offers[0].id.clone()],
         operations: vec![v1::offer::Operation {
