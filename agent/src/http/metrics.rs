@@ -182,7 +182,10 @@ mod tests {
         let mut found = BTreeMap::new();
         let total = Resources::parse("cpus:4;mem:100", "*").unwrap();
         let used = Resources::parse("cpus:1", "*").unwrap();
-        resources(&mut |name: &str, value| drop(found.insert(name.to_owned(), value)), &total, &used);
+        let mut put = |name: &str, value| {
+            found.insert(name.to_owned(), value);
+        };
+        resources(&mut put, &total, &used);
         assert_eq!(found["slave/cpus_percent"], 0.25);
         assert_eq!(found["slave/gpus_percent"], 0.0);
         assert_eq!(found["slave/cpus_revocable_total"], 0.0);
