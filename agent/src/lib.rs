@@ -89,13 +89,13 @@ pub async fn start_with(flags: Flags) -> Result<Option<Handle>> {
     let settings = Settings::read(flags)?;
     let clock = Clock::start();
     let (mut log, records) = Log::open(&settings.work_dir)?;
+    let listener = Listener::bind(settings.listen).await.context("--ip and --port")?;
     let (events, container_events) = mpsc::channel(containers::EVENTS);
     let containerizer = containerizer(&settings, events).await?;
     if settings.cleanup {
         containerizer.recover(&[]).await.context("ending the containers of an earlier life")?;
         return Ok(None);
     }
-    let listener = Listener::bind(settings.listen).await.context("--ip and --port")?;
     let identity = settings.at(listener.address());
     let options = settings.options(&identity);
     let (machine, mut birth) =

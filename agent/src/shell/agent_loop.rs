@@ -239,6 +239,8 @@ impl Loop {
                 ProcessCommand::Reconnect { link, after } => self.outlets.links.close(link, after),
                 ProcessCommand::FollowLeader(address) => self.outlets.links.follow(&address),
                 ProcessCommand::Exit(reason) => {
+                    // It would only register again, as somebody new.
+                    self.outlets.links.open_no_more();
                     self.outlets.exit.send_if_modified(|it| {
                         let first = it.is_none();
                         it.get_or_insert(reason);

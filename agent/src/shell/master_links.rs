@@ -112,10 +112,10 @@ impl Links {
 
     /// Tries the leader now.
     pub(crate) fn follow(self: &Arc<Self>, leader: &str) {
-        if leader.is_empty() {
+        let mut state = self.lock();
+        if leader.is_empty() || state.stopped {
             return;
         }
-        let mut state = self.lock();
         if let Some((wake, _)) = state.tasks.get(leader) {
             wake.notify_one();
             return;
@@ -145,6 +145,11 @@ impl Links {
         if let Some(open) = self.lock().open.get(&link) {
             open.control.close(after);
         }
+    }
+
+    /// Opens no more links; those that are open stay until they end.
+    pub(crate) fn open_no_more(&self) {
+        self.lock().stopped = true;
     }
 
     /// Closes everything for good.
@@ -211,11 +216,11 @@ enum Ended {
     Closed(Option<Duration>),
 }
 
-/// Keeps a link to one master for ever.
+/// Keeps a link to one master until no more are to be opened.
 async fn keep(links: Arc<Links>, address: String, wake: Arc<Notify>) {
     let mut backoff = FIRST_BACKOFF;
     let mut reported = false;
-    loop {
+    while !links.lock().stopped {
         let wait = match attempt(&links, &address, &mut reported).await {
             Ended::Failed => {
                 backoff = (backoff * 2).min(LAST_BACKOFF);
@@ -284,6 +289,9 @@ async fn attempt(links: &Arc<Links>, address: &str, reported: &mut bool) -> Ende
     let control = Arc::new(Control::default());
     let link = {
         let mut state = links.lock();
+        if state.stopped {
+            return Ended::Failed;
+        }
         state.next += 1;
         let link = LinkId(state.next);
         let control = control.clone();
