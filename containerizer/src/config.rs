@@ -13,7 +13,9 @@ pub struct LogBounds {
 
 impl Default for LogBounds {
     /// 10 MiB, the default of Mesos' logrotate logger, with four rotated files: a task that
-    /// writes without end holds at most 100 MiB of disk in both streams together.
+    /// writes without end holds at most 100 MiB of disk in both streams together. A Docker task
+    /// holds another 30 MB in the engine, whose log is only a buffer on the way to the sandbox:
+    /// what is written while no agent reads, beyond that, is lost from its beginning.
     fn default() -> LogBounds {
         LogBounds {
             bytes: 10 << 20,

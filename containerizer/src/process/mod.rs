@@ -1,4 +1,8 @@
 //! Tasks as processes: a shim each, in a cgroup and in namespaces where the kernel allows it.
+//!
+//! The agent makes the cgroup and writes the spec; the shim does the rest and needs no agent to
+//! live. An agent under systemd therefore needs `KillMode=process`, or stopping the service
+//! ends the shims too.
 
 mod command;
 pub(crate) use command::variables as protocol_variables;
