@@ -1,8 +1,9 @@
-//! Agents as the allocator sees them.
+//! Agents: what they have, what of it is given away, and who need not be asked about the rest.
 
-use std::{collections::BTreeMap, sync::Arc};
+use crate::{amounts::Amounts, bits::Bits, filters::AgentFilters};
+use std::sync::Arc;
 use tepui_model::{
-    FrameworkId, Resources,
+    AgentId, Resources,
     agent::{AgentCapabilities, FaultDomain},
     attribute::Attributes,
     wire,
@@ -23,37 +24,175 @@ pub struct AgentSpec {
     pub total: Resources,
 }
 
-/// One agent with what is given away of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Agent {
-    pub(crate) spec: AgentSpec,
-    pub(crate) active: bool,
-    /// By framework; each resource is allocated to a role.
-    pub(crate) allocated: BTreeMap<FrameworkId, Resources>,
-    /// Total without what is allocated; shared resources stay.
-    pub(crate) available: Resources,
-    pub(crate) unavailability: Option<wire::Unavailability>,
+/// Clients that refuse everything within a ceiling: they cannot use the agent, have a filter, or
+/// it is too little for them. Who refuses something refuses all that is contained in it.
+///
+/// There are two ceilings: what was available at the last visit, and the most that was available
+/// lately. While a part of the agent is on offer the lower one tells who refuses the rest; when
+/// the offer comes back the higher one still knows who refused it all.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    ceiling: Arc<Resources>,
+    top: Arc<Resources>,
+    at_top: Bits,
+    /// Those who refuse at the lower ceiling, and so all who do at the higher one.
+    pub(crate) known: Bits,
 }
 
-impl Agent {
-    pub(crate) fn new(spec: AgentSpec, active: bool) -> Agent {
-        let available = spec.total.clone();
-        Agent {
-            spec,
-            active,
-            allocated: BTreeMap::new(),
-            available,
-            unavailability: None,
+impl Refusals {
+    /// What is available changed between visits.
+    pub(crate) fn available_changed(&mut self, available: &Arc<Resources>) {
+        if is_within(available, &self.ceiling) {
+            return;
+        }
+        if is_within(available, &self.top) {
+            self.ceiling = self.top.clone();
+            self.known.clone_from(&self.at_top);
+        } else {
+            self.ceiling = available.clone();
+            self.top = available.clone();
+            self.forget_all();
         }
     }
 
-    /// Computes what is available anew, from the total and everything allocated. More
-    /// may be allocated than there is when a total shrank: then there is nothing.
-    pub(crate) fn refresh(&mut self) {
-        let mut available = self.spec.total.clone();
-        for resources in self.allocated.values() {
+    /// The most that was available lately.
+    pub(crate) fn top(&self) -> &Arc<Resources> {
+        &self.top
+    }
+
+    /// The client refuses what is available, and `top` too.
+    pub(crate) fn add(&mut self, client: u32, available: &Arc<Resources>, top_too: bool) {
+        // The lower ceiling follows what is available down.
+        if !Arc::ptr_eq(&self.ceiling, available) {
+            self.ceiling = available.clone();
+        }
+        self.known.set(client);
+        if top_too {
+            self.at_top.set(client);
+        }
+    }
+
+    pub(crate) fn forget(&mut self, client: u32) {
+        self.known.unset(client);
+        self.at_top.unset(client);
+    }
+
+    pub(crate) fn forget_all(&mut self) {
+        self.known.clear();
+        self.at_top.clear();
+    }
+}
+
+fn is_within(less: &Arc<Resources>, more: &Arc<Resources>) -> bool {
+    Arc::ptr_eq(less, more) || more.contains(less)
+}
+
+/// One agent.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) id: AgentId,
+    /// Hash of the id, the agent's part of the random order.
+    pub(crate) id_hash: u64,
+    /// Its total is moved to `total`.
+    pub(crate) spec: AgentSpec,
+    /// Everything it has, shared with what is often equal to it.
+    pub(crate) total: Arc<Resources>,
+    /// Agents with equal attributes and domain are of one class: a constraint that does not look
+    /// at the host's name holds for all of them or for none. Found when first needed.
+    pub(crate) class: Option<usize>,
+    pub(crate) active: bool,
+    pub(crate) whitelisted: bool,
+    pub(crate) unavailability: Option<wire::Unavailability>,
+    /// In another region than the master.
+    pub(crate) is_remote: bool,
+    pub(crate) has_gpus: bool,
+    /// By client ordinal, rising; resources with their allocation role, never empty.
+    pub(crate) allocated: Vec<(u32, Resources)>,
+    /// Total without what is allocated, in the order of the total. Shared volumes stay in it.
+    /// Stale while `stale` is set.
+    pub(crate) available: Arc<Resources>,
+    pub(crate) stale: bool,
+    /// Amounts in `available`.
+    pub(crate) amounts: Amounts,
+    /// Unreserved amounts in `available` that are neither revocable nor shared.
+    pub(crate) free: Amounts,
+    /// Nothing in `available` is reserved, shared or revocable: everybody sees all of it.
+    pub(crate) is_plain: bool,
+    /// Who need not be asked, at what is available now.
+    pub(crate) refusals: Refusals,
+    pub(crate) filters: AgentFilters,
+    /// Someone may be given something.
+    pub(crate) pending: bool,
+    /// In the list of agents that may be pending.
+    pub(crate) in_pending_list: bool,
+    /// A quota kept something from someone in the last visit.
+    pub(crate) held: bool,
+    pub(crate) in_held_list: bool,
+    /// The round in which it last gave what a quota had cut; 0 for never. What is given to a role
+    /// fills its guarantee, and so may leave room for more.
+    pub(crate) cut_given: u64,
+    /// The round in which its shared volumes were last given; 0 for never.
+    pub(crate) shared_given: u64,
+}
+
+impl Agent {
+    pub(crate) fn is_eligible(&self) -> bool {
+        self.active && self.whitelisted
+    }
+
+    /// The total without what is allocated. More may be allocated than there is when a total
+    /// shrank, or something twice when an agent's word is bad: then nothing is left of it.
+    pub(crate) fn compute_available(&self) -> Arc<Resources> {
+        if self.allocated.is_empty() {
+            return self.total.clone();
+        }
+        let mut available = Resources::clone(&self.total);
+        for (_, resources) in &self.allocated {
             available.saturating_sub(&resources.unallocate().non_shared());
         }
-        self.available = available;
+        Arc::new(available)
+    }
+
+    pub(crate) fn allocated_to(&self, client: u32) -> Option<&Resources> {
+        let at = self
+            .allocated
+            .binary_search_by_key(&client, |it| it.0)
+            .ok()?;
+        Some(&self.allocated[at].1)
+    }
+
+    /// Adds to what the client holds; the slot is new when it held nothing.
+    pub(crate) fn hold(&mut self, client: u32, resources: &Resources) -> bool {
+        match self.allocated.binary_search_by_key(&client, |it| it.0) {
+            Ok(at) => {
+                self.allocated[at].1.add(resources);
+                false
+            }
+            Err(at) => {
+                self.allocated.insert(at, (client, resources.clone()));
+                true
+            }
+        }
+    }
+
+    /// Takes from what the client holds whatever is there of `resources`: what was taken, and
+    /// whether the client holds nothing now.
+    pub(crate) fn release(&mut self, client: u32, resources: &Resources) -> (Resources, bool) {
+        let Ok(at) = self.allocated.binary_search_by_key(&client, |it| it.0) else {
+            return (Resources::new(), false);
+        };
+        let held = &mut self.allocated[at].1;
+        let taken = if held.try_sub(resources) {
+            resources.clone()
+        } else {
+            let before = held.clone();
+            held.saturating_sub(resources);
+            before.difference(held)
+        };
+        let nothing = held.is_empty();
+        if nothing {
+            self.allocated.remove(at);
+        }
+        (taken, nothing)
     }
 }

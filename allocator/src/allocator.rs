@@ -1,193 +1,413 @@
-//! The allocator's state and what changes it.
+//! The allocator's state and the calls that change it.
+//!
+//! Agents, frameworks and clients (a framework in a role) are ordinals inside. Every call leaves
+//! a mark on the agents for which somebody may now be given something; a cycle looks at no others.
 
 use crate::{
-    agents::{Agent, AgentSpec},
-    filters::Filters,
-    frameworks::{Framework, FrameworkSpec},
-    tree::{Measure, Tree},
+    agents::{Agent, AgentSpec, Refusals},
+    amounts::{Amounts, Dimensions},
+    bits::Bits,
+    cycle::{self, Run, View},
+    filters::{AgentFilters, Expiry},
+    frameworks::{Framework, FrameworkSpec, Minimum, Rules, minimum},
+    options::{Options, Quota},
+    quota::{self, Quotas},
+    share::UNIT_WEIGHT,
+    tree::{Tree, Walk},
 };
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
-use tepui_model::{AgentId, FrameworkId, Quantities, Resources, Role, Scalar, time::Instant, wire};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use tepui_model::{
+    AgentId, FrameworkId, Quantities, Resource, Resources, Role, time::Instant, wire,
+};
 
-/// Settings, after the Mesos flags of the same names.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// `--allocation_interval`: between two runs over all agents.
-    pub allocation_interval: Duration,
-    /// `--fair_sharing_excluded_resource_names`.
-    pub fair_sharing_excluded: BTreeSet<String>,
-    /// `--min_allocatable_resources`: alternatives; empty for no minimum.
-    pub min_allocatable: Vec<Quantities>,
-    /// `--filter_gpu_resources`: agents with GPUs only for those who ask for them.
-    pub filter_gpu_resources: bool,
-    /// The region of the master, when it has a domain.
-    pub region: Option<String>,
-}
-
-impl Default for Options {
-    /// Mesos' defaults: 1 s, 0.01 cpus or 32 MB.
-    fn default() -> Options {
-        let only = |name: &str, amount| {
-            let mut quantities = Quantities::new();
-            quantities.insert(name, amount);
-            quantities
-        };
-        let cpus = only("cpus", Scalar::from_millis(10));
-        let mem = only("mem", Scalar::from_units(32));
-        Options {
-            allocation_interval: Duration::from_secs(1),
-            fair_sharing_excluded: BTreeSet::new(),
-            min_allocatable: vec![cpus, mem],
-            filter_gpu_resources: true,
-            region: None,
-        }
-    }
-}
-
-/// Guarantees and limits of a top-level role; an absent limit is no limit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Quota {
-    /// Kept free for the role until it has them.
-    pub guarantees: Quantities,
-    /// Never exceeded by offers of unreserved resources.
-    pub limits: Quantities,
-}
+/// How many agents [`Allocator::request_all`] looks at again.
+const REVIEWED_PER_REQUEST: usize = 64;
 
 /// The allocator; see the crate's documentation.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Allocator {
     pub(crate) options: Options,
     pub(crate) seed: u64,
-    pub(crate) round: u64,
-    pub(crate) agents: BTreeMap<AgentId, Agent>,
-    pub(crate) frameworks: BTreeMap<FrameworkId, Framework>,
-    pub(crate) filters: Filters,
-    pub(crate) weights: BTreeMap<Role, u64>,
-    pub(crate) quotas: BTreeMap<Role, Quota>,
-    pub(crate) whitelist: Option<BTreeSet<String>>,
-    /// Sum of all agents' totals.
-    pub(crate) total: Quantities,
-    /// Agents on which something changed.
-    pub(crate) candidates: BTreeSet<AgentId>,
+    pub(crate) dimensions: Dimensions,
+    pub(crate) minimum: Minimum,
     pub(crate) tree: Tree,
-    /// Totals or weights changed: every client's place must be found anew.
-    pub(crate) misplaced: bool,
+    pub(crate) quotas: Quotas,
+    pub(crate) agents: Vec<Option<Agent>>,
+    free_agents: Vec<u32>,
+    pub(crate) agent_by_id: BTreeMap<AgentId, u32>,
+    frameworks: Vec<Option<Framework>>,
+    free_frameworks: Vec<u32>,
+    framework_by_id: BTreeMap<FrameworkId, u32>,
+    /// By client ordinal.
+    pub(crate) rules: Vec<Option<Rules>>,
+    whitelist: Option<BTreeSet<String>>,
+    pub(crate) expiry: Expiry,
+    /// Classes of agents by what makes them, see [`Agent::class`].
+    pub(crate) classes: BTreeMap<String, usize>,
+    /// Agents that may be pending; a flag of each says whether it is.
+    pub(crate) pending: Vec<u32>,
+    /// Agents that became pending while a cycle was interrupted.
+    pub(crate) late: Vec<u32>,
+    /// Agents whose available resources are to be computed anew.
+    pub(crate) stale: Vec<u32>,
+    /// Agents on which a quota kept something from someone.
+    pub(crate) held: Vec<u32>,
+    /// [`Quotas::version`] when those were last made pending.
+    pub(crate) held_at: u64,
+    /// The same when the last cycle began.
+    pub(crate) served_at: u64,
+    pub(crate) round: u64,
+    pub(crate) run: Option<Run>,
+    /// Something became possible while the cycle under way was interrupted.
+    pub(crate) disturbed: bool,
+    reviewed: usize,
+    /// Kept from visit to visit for their memory.
+    pub(crate) walk: Walk,
+    pub(crate) views: Vec<View>,
+    pub(crate) nothing: Arc<Resources>,
 }
 
 impl Allocator {
     /// An allocator without agents and frameworks. The order in which agents are looked at
     /// is drawn from `seed`.
     pub fn new(options: Options, seed: u64) -> Allocator {
+        let mut dimensions = Dimensions::default();
+        let mut tree = Tree::new();
+        for name in &options.fair_sharing_excluded {
+            tree.exclude(dimensions.intern(&name.as_str().into()));
+        }
         Allocator {
+            minimum: minimum(&mut dimensions, &options.min_allocatable),
             options,
             seed,
-            round: 0,
-            agents: BTreeMap::new(),
-            frameworks: BTreeMap::new(),
-            filters: Filters::default(),
-            weights: BTreeMap::new(),
-            quotas: BTreeMap::new(),
+            dimensions,
+            tree,
+            quotas: Quotas::default(),
+            agents: Vec::new(),
+            free_agents: Vec::new(),
+            agent_by_id: BTreeMap::new(),
+            frameworks: Vec::new(),
+            free_frameworks: Vec::new(),
+            framework_by_id: BTreeMap::new(),
+            rules: Vec::new(),
             whitelist: None,
-            total: Quantities::new(),
-            candidates: BTreeSet::new(),
-            tree: Tree::default(),
-            misplaced: false,
+            expiry: Expiry::default(),
+            classes: BTreeMap::new(),
+            pending: Vec::new(),
+            late: Vec::new(),
+            stale: Vec::new(),
+            held: Vec::new(),
+            held_at: 0,
+            served_at: 0,
+            round: 0,
+            run: None,
+            disturbed: false,
+            reviewed: 0,
+            walk: Walk::default(),
+            views: Vec::new(),
+            nothing: Arc::default(),
         }
     }
 
-    /// Every agent is looked at in the next cycle.
+    pub(crate) fn agent(&self, agent: u32) -> &Agent {
+        let slot = self.agents.get(agent as usize);
+        slot.and_then(Option::as_ref).expect("a live agent")
+    }
+
+    pub(crate) fn agent_mut(&mut self, agent: u32) -> &mut Agent {
+        let slot = self.agents.get_mut(agent as usize);
+        slot.and_then(Option::as_mut).expect("a live agent")
+    }
+
+    fn framework(&self, framework: u32) -> &Framework {
+        let slot = self.frameworks.get(framework as usize);
+        slot.and_then(Option::as_ref).expect("a live framework")
+    }
+
+    fn framework_mut(&mut self, framework: u32) -> &mut Framework {
+        let slot = self.frameworks.get_mut(framework as usize);
+        slot.and_then(Option::as_mut).expect("a live framework")
+    }
+
+    // ------------------------------------------------------------ marks
+
+    /// Someone may be given something of the agent.
+    pub(crate) fn pend(&mut self, agent: u32) {
+        let is_running = self.run.is_some();
+        self.disturbed |= is_running;
+        let it = self.agent_mut(agent);
+        if it.pending || (it.available.is_empty() && !it.stale) {
+            return;
+        }
+        it.pending = true;
+        let in_list = std::mem::replace(&mut it.in_pending_list, true);
+        if !in_list {
+            self.pending.push(agent);
+        }
+        if is_running {
+            self.late.push(agent);
+        }
+    }
+
+    fn pend_all(&mut self) {
+        for agent in 0..self.agents.len() {
+            if self.agents[agent].is_some() {
+                self.pend(agent as u32);
+            }
+        }
+    }
+
+    /// What the agent has available is to be computed anew.
+    fn mark_stale(&mut self, agent: u32) {
+        let it = self.agent_mut(agent);
+        if !std::mem::replace(&mut it.stale, true) {
+            self.stale.push(agent);
+        }
+        self.pend(agent);
+    }
+
+    /// Asks for a look at every agent. Since every call marks the agents that it concerns, there
+    /// is nothing to be found; so that a mark that was forgotten costs time and not resources,
+    /// some agents are looked at again, others at each request.
     pub fn request_all(&mut self) {
-        self.candidates.extend(self.agents.keys().cloned());
+        let slots = self.agents.len();
+        for _ in 0..REVIEWED_PER_REQUEST.min(slots) {
+            self.reviewed = (self.reviewed + 1) % slots;
+            if let Some(it) = &mut self.agents[self.reviewed] {
+                it.refusals.forget_all();
+                self.pend(self.reviewed as u32);
+            }
+        }
     }
 
     // ------------------------------------------------------------ frameworks
 
-    /// A framework comes. What it uses already is told by [`Allocator::add_allocation`].
+    /// A framework comes, or comes back. What it uses is told by [`Allocator::add_allocation`],
+    /// before or after.
     pub fn add_framework(&mut self, id: &FrameworkId, spec: FrameworkSpec) {
-        self.frameworks.insert(id.clone(), Framework::new(spec));
-        self.recount(id);
-        self.place(id);
-        self.request_all();
+        let framework = self.ensure_framework(id);
+        self.describe(framework, spec);
     }
 
     /// A framework changed; filters of roles that it left are dropped.
     pub fn update_framework(&mut self, id: &FrameworkId, spec: FrameworkSpec) {
-        let Some(framework) = self.frameworks.get_mut(id) else {
-            return;
-        };
-        let left: BTreeSet<Role> = framework
-            .spec
-            .roles
-            .difference(&spec.roles)
-            .cloned()
-            .collect();
-        framework.spec = spec;
-        for role in &left {
-            self.tree.displace(role, id);
+        if let Some(framework) = self.framework_by_id.get(id).copied() {
+            self.describe(framework, spec);
         }
-        self.place(id);
-        self.filters
-            .remove(|of, role, _| of == id && left.contains(role));
-        self.request_all();
     }
 
-    /// A framework is gone, and all that it used is free.
+    /// A framework is gone, and all that it held is free.
     pub fn remove_framework(&mut self, id: &FrameworkId) {
-        if let Some(framework) = self.frameworks.remove(id) {
-            for role in &framework.spec.roles {
-                self.tree.displace(role, id);
-            }
-            for (role, amounts) in &framework.allocated {
-                self.tree.subtract(role, amounts);
+        let Some(framework) = self.framework_by_id.get(id).copied() else {
+            return;
+        };
+        let clients: Vec<u32> = self
+            .framework(framework)
+            .clients
+            .values()
+            .copied()
+            .collect();
+        for agent in 0..self.agents.len() {
+            let Some(it) = &self.agents[agent] else {
+                continue;
+            };
+            let of_framework =
+                |client: &u32| it.allocated_to(*client).cloned().map(|r| (*client, r));
+            let held: Vec<(u32, Resources)> = clients.iter().filter_map(of_framework).collect();
+            for (client, resources) in held {
+                self.release(agent as u32, client, &resources);
             }
         }
-        self.filters.remove(|of, _, _| of == id);
-        for (agent_id, agent) in &mut self.agents {
-            if agent.allocated.remove(id).is_some() {
-                agent.refresh();
-                self.candidates.insert(agent_id.clone());
-            }
+        self.framework_mut(framework).spec = None;
+        for client in &clients {
+            self.tree.set_subscribed(*client, false);
         }
+        self.drop_idle_clients(framework);
     }
 
     /// Offers are made to it.
     pub fn activate_framework(&mut self, id: &FrameworkId) {
-        if let Some(framework) = self.frameworks.get_mut(id) {
-            framework.spec.active = true;
-            self.place(id);
-            self.request_all();
-        }
+        self.change_framework(id, |spec| spec.active = true);
+        self.pend_all();
     }
 
     /// No offers are made to it; its filters are dropped.
     pub fn deactivate_framework(&mut self, id: &FrameworkId) {
-        if let Some(framework) = self.frameworks.get_mut(id) {
-            framework.spec.active = false;
-            self.place(id);
-            self.filters.remove(|of, _, _| of == id);
+        self.change_framework(id, |spec| spec.active = false);
+        if let Some(framework) = self.framework_by_id.get(id).copied() {
+            let clients: Vec<u32> = self
+                .framework(framework)
+                .clients
+                .values()
+                .copied()
+                .collect();
+            self.drop_filters(&clients);
         }
     }
 
-    /// No offers for these roles.
+    /// No offers for these roles, or for none of its roles when the list is empty. Offers that
+    /// were made stay.
     pub fn suppress(&mut self, id: &FrameworkId, roles: &[Role]) {
-        if let Some(framework) = self.frameworks.get_mut(id) {
-            framework.spec.suppressed.extend(roles.iter().cloned());
-            self.place(id);
+        self.change_framework(id, |spec| {
+            let all = spec.roles.iter().cloned();
+            let named = roles.iter().filter(|it| spec.roles.contains(*it)).cloned();
+            match roles.is_empty() {
+                true => spec.suppressed = all.collect(),
+                false => spec.suppressed.extend(named.collect::<Vec<_>>()),
+            }
+        });
+    }
+
+    /// Offers for these roles again, or for all of its roles when the list is empty; their
+    /// filters are dropped.
+    pub fn revive(&mut self, id: &FrameworkId, roles: &[Role]) {
+        self.change_framework(id, |spec| {
+            spec.suppressed
+                .retain(|it| !roles.is_empty() && !roles.contains(it));
+        });
+        let Some(framework) = self.framework_by_id.get(id).copied() else {
+            return;
+        };
+        let all = self.framework(framework).clients.iter();
+        let revived = all.filter(|(role, _)| roles.is_empty() || roles.contains(role));
+        let clients: Vec<u32> = revived.map(|(_, client)| *client).collect();
+        self.drop_filters(&clients);
+        self.pend_all();
+    }
+
+    fn ensure_framework(&mut self, id: &FrameworkId) -> u32 {
+        if let Some(framework) = self.framework_by_id.get(id) {
+            return *framework;
+        }
+        let framework = Framework {
+            id: id.clone(),
+            spec: None,
+            clients: BTreeMap::new(),
+        };
+        let at = match self.free_frameworks.pop() {
+            Some(at) => {
+                self.frameworks[at as usize] = Some(framework);
+                at
+            }
+            None => {
+                self.frameworks.push(Some(framework));
+                self.frameworks.len() as u32 - 1
+            }
+        };
+        self.framework_by_id.insert(id.clone(), at);
+        at
+    }
+
+    fn ensure_client(&mut self, framework: u32, role: &Role) -> u32 {
+        let it = self.framework(framework);
+        if let Some(client) = it.clients.get(role) {
+            return *client;
+        }
+        let id = it.id.clone();
+        let client = self.tree.add_client(framework, &id, role);
+        if self.rules.len() <= client as usize {
+            self.rules.resize_with(client as usize + 1, || None);
+        }
+        self.rules[client as usize] = None;
+        let it = self.framework_mut(framework);
+        it.clients.insert(role.clone(), client);
+        client
+    }
+
+    /// Takes over a new description of the framework.
+    fn describe(&mut self, framework: u32, spec: FrameworkSpec) {
+        for role in &spec.roles {
+            self.ensure_client(framework, role);
+        }
+        let clients: Vec<(Role, u32)> = self.clients_of(framework);
+        let mut left = Vec::new();
+        for (role, client) in &clients {
+            let is_subscribed = spec.roles.contains(role);
+            self.tree.set_subscribed(*client, is_subscribed);
+            let rules = Rules::new(&mut self.dimensions, &spec, role, &self.minimum);
+            self.rules[*client as usize] = Some(rules);
+            if !is_subscribed {
+                left.push(*client);
+            }
+        }
+        self.framework_mut(framework).spec = Some(spec);
+        self.relist(framework);
+        self.drop_filters(&left);
+        self.drop_idle_clients(framework);
+        // Whatever it refused, it may take under its new description.
+        for agent in self.agents.iter_mut().flatten() {
+            for (_, client) in &clients {
+                agent.refusals.forget(*client);
+            }
+        }
+        self.pend_all();
+    }
+
+    fn clients_of(&self, framework: u32) -> Vec<(Role, u32)> {
+        let clients = self.framework(framework).clients.iter();
+        clients
+            .map(|(role, client)| (role.clone(), *client))
+            .collect()
+    }
+
+    fn change_framework(&mut self, id: &FrameworkId, change: impl FnOnce(&mut FrameworkSpec)) {
+        if let Some(framework) = self.framework_by_id.get(id).copied()
+            && let Some(spec) = &mut self.framework_mut(framework).spec
+        {
+            change(spec);
+            self.relist(framework);
         }
     }
 
-    /// Offers for these roles again, and their filters are dropped.
-    pub fn revive(&mut self, id: &FrameworkId, roles: &[Role]) {
-        if let Some(framework) = self.frameworks.get_mut(id) {
-            framework
-                .spec
-                .suppressed
-                .retain(|role| !roles.contains(role));
-            self.place(id);
-            self.filters
-                .remove(|of, role, _| of == id && roles.contains(role));
-            self.request_all();
+    /// Lists the clients that want offers, and no others.
+    fn relist(&mut self, framework: u32) {
+        for (role, client) in self.clients_of(framework) {
+            let spec = self.framework(framework).spec.as_ref();
+            match spec.is_some_and(|it| it.wants(&role)) {
+                true => self.tree.list(client),
+                false => self.tree.unlist(client),
+            }
+        }
+    }
+
+    /// Drops the clients' filters; what they refused for another reason is asked again.
+    fn drop_filters(&mut self, clients: &[u32]) {
+        if clients.is_empty() {
+            return;
+        }
+        for agent in self.agents.iter_mut().flatten() {
+            for client in clients {
+                agent.refusals.forget(*client);
+                agent.filters.remove(*client);
+            }
+        }
+    }
+
+    /// Drops clients that neither subscribe nor hold anything, and the framework if it is known
+    /// for nothing else.
+    fn drop_idle_clients(&mut self, framework: u32) {
+        let mut clients = self.clients_of(framework);
+        clients.retain(|(_, client)| {
+            let it = self.tree.client(*client);
+            !it.is_subscribed && it.agents == 0
+        });
+        let ordinals: Vec<u32> = clients.iter().map(|it| it.1).collect();
+        self.drop_filters(&ordinals);
+        for (role, client) in clients {
+            self.tree.remove_client(client);
+            self.rules[client as usize] = None;
+            self.framework_mut(framework).clients.remove(&role);
+        }
+        let it = self.framework(framework);
+        if it.spec.is_none() && it.clients.is_empty() {
+            let id = it.id.clone();
+            self.framework_by_id.remove(&id);
+            self.frameworks[framework as usize] = None;
+            self.free_frameworks.push(framework);
         }
     }
 
@@ -195,106 +415,210 @@ impl Allocator {
 
     /// An agent comes.
     pub fn add_agent(&mut self, id: &AgentId, spec: AgentSpec, active: bool) {
-        self.total.add(&spec.total.quantities());
-        self.misplaced = true;
-        if let Some(old) = self.agents.insert(id.clone(), Agent::new(spec, active)) {
-            self.total.saturating_sub(&old.spec.total.quantities());
+        if let Some(agent) = self.agent_by_id.get(id).copied() {
+            self.agent_mut(agent).active = active;
+            self.update_agent(id, spec);
+            return;
         }
-        self.candidates.insert(id.clone());
+        let agent = Agent {
+            id: id.clone(),
+            id_hash: cycle::hash_id(id),
+            total: Arc::default(),
+            class: None,
+            active,
+            whitelisted: self.is_whitelisted(&spec.hostname),
+            unavailability: None,
+            is_remote: self.is_remote(&spec),
+            has_gpus: false,
+            allocated: Vec::new(),
+            available: Arc::default(),
+            stale: false,
+            amounts: Amounts::default(),
+            free: Amounts::default(),
+            is_plain: true,
+            refusals: Refusals::default(),
+            filters: AgentFilters::default(),
+            pending: false,
+            in_pending_list: false,
+            held: false,
+            in_held_list: false,
+            cut_given: 0,
+            shared_given: 0,
+            spec,
+        };
+        let mut agent = agent;
+        let total = std::mem::take(&mut agent.spec.total);
+        let at = match self.free_agents.pop() {
+            Some(at) => {
+                self.agents[at as usize] = Some(agent);
+                at
+            }
+            None => {
+                self.agents.push(Some(agent));
+                self.agents.len() as u32 - 1
+            }
+        };
+        self.agent_by_id.insert(id.clone(), at);
+        self.set_total(at, total);
     }
 
     /// An agent changed; filters on it are dropped when its attributes did.
-    pub fn update_agent(&mut self, id: &AgentId, spec: AgentSpec) {
-        let Some(agent) = self.agents.get_mut(id) else {
+    pub fn update_agent(&mut self, id: &AgentId, mut spec: AgentSpec) {
+        let Some(agent) = self.agent_by_id.get(id).copied() else {
             return;
         };
-        let other = agent.spec.attributes != spec.attributes;
-        self.total.add(&spec.total.quantities());
-        self.misplaced = true;
-        self.total.saturating_sub(&agent.spec.total.quantities());
-        agent.spec = spec;
-        agent.refresh();
-        if other {
-            self.filters.remove(|_, _, of| of == id);
+        let (is_remote, total) = (self.is_remote(&spec), std::mem::take(&mut spec.total));
+        let whitelisted = self.is_whitelisted(&spec.hostname);
+        let it = self.agent_mut(agent);
+        if it.spec.attributes != spec.attributes {
+            it.filters.clear();
         }
-        self.candidates.insert(id.clone());
+        it.refusals.forget_all();
+        it.class = None;
+        it.is_remote = is_remote;
+        it.whitelisted = whitelisted;
+        it.spec = spec;
+        self.set_total(agent, total);
     }
 
-    /// An agent is gone, and all that was used on it.
+    /// An agent is gone, and all that was held on it.
     pub fn remove_agent(&mut self, id: &AgentId) {
-        if let Some(agent) = self.agents.remove(id) {
-            self.total.saturating_sub(&agent.spec.total.quantities());
-            self.misplaced = true;
-            for (framework, resources) in &agent.allocated {
-                self.uncount(framework, resources);
-            }
+        let Some(agent) = self.agent_by_id.get(id).copied() else {
+            return;
+        };
+        self.set_total(agent, Resources::new());
+        let mut frameworks = BTreeSet::new();
+        for (client, resources) in self.agent(agent).allocated.clone() {
+            self.release(agent, client, &resources);
+            frameworks.insert(self.tree.client(client).framework);
         }
-        self.candidates.remove(id);
-        self.filters.remove(|_, _, of| of == id);
+        self.refresh(agent);
+        self.agent_by_id.remove(id);
+        self.agents[agent as usize] = None;
+        for list in [
+            &mut self.pending,
+            &mut self.late,
+            &mut self.stale,
+            &mut self.held,
+        ] {
+            list.retain(|it| *it != agent);
+        }
+        self.free_agents.push(agent);
+        for framework in frameworks {
+            self.drop_idle_clients(framework);
+        }
     }
 
     /// It is offered.
     pub fn activate_agent(&mut self, id: &AgentId) {
-        if let Some(agent) = self.agents.get_mut(id) {
-            agent.active = true;
-            self.candidates.insert(id.clone());
-        }
+        self.set_active(id, true);
     }
 
-    /// It is not offered.
+    /// It is not offered. Filters stay.
     pub fn deactivate_agent(&mut self, id: &AgentId) {
-        if let Some(agent) = self.agents.get_mut(id) {
-            agent.active = false;
+        self.set_active(id, false);
+    }
+
+    fn set_active(&mut self, id: &AgentId, active: bool) {
+        if let Some(agent) = self.agent_by_id.get(id).copied() {
+            self.agent_mut(agent).active = active;
+            self.pend(agent);
         }
     }
 
-    /// The agent's total changed: a reservation or a volume was made or destroyed.
+    /// The agent's total changed: a reservation or a volume was made or destroyed, or what can be
+    /// oversubscribed is another amount.
     pub fn set_agent_total(&mut self, id: &AgentId, total: &Resources) {
-        if let Some(agent) = self.agents.get_mut(id) {
-            self.total.add(&total.quantities());
-            self.total.saturating_sub(&agent.spec.total.quantities());
-            self.misplaced = true;
-            agent.spec.total = total.clone();
-            agent.refresh();
-            self.candidates.insert(id.clone());
+        if let Some(agent) = self.agent_by_id.get(id).copied() {
+            self.set_total(agent, total.clone());
         }
     }
 
-    /// When maintenance of the agent is planned; its offers carry that.
+    fn set_total(&mut self, agent: u32, total: Resources) {
+        let before = self.agent(agent).total.clone();
+        if *before != total {
+            let old = self.dimensions.amounts(&before, |_| true);
+            let new = self.dimensions.amounts(&total, |_| true);
+            self.tree.change_total(&old, &new);
+            self.quotas
+                .count_reserved(&mut self.dimensions, &before, -1);
+            self.quotas.count_reserved(&mut self.dimensions, &total, 1);
+            let it = self.agent_mut(agent);
+            let has_gpus = total.gpus().is_some_and(|it| !it.is_zero());
+            if it.has_gpus != has_gpus {
+                it.has_gpus = has_gpus;
+                it.refusals.forget_all();
+            }
+            it.total = Arc::new(total);
+        }
+        self.mark_stale(agent);
+    }
+
+    /// Maintenance of the agent is planned, or not any more. Its next offers say so; what may be
+    /// offered to whom is the same.
     pub fn set_unavailability(&mut self, id: &AgentId, when: Option<wire::Unavailability>) {
-        if let Some(agent) = self.agents.get_mut(id) {
-            agent.unavailability = when;
-            self.candidates.insert(id.clone());
+        if let Some(agent) = self.agent_by_id.get(id).copied() {
+            let it = self.agent_mut(agent);
+            if it.unavailability != when {
+                it.unavailability = when;
+                self.pend(agent);
+            }
         }
     }
 
     /// Host names that may be offered; `None` for all.
     pub fn set_whitelist(&mut self, hosts: Option<BTreeSet<String>>) {
         self.whitelist = hosts;
-        self.request_all();
+        for agent in 0..self.agents.len() {
+            let Some(it) = &self.agents[agent] else {
+                continue;
+            };
+            let whitelisted = self.is_whitelisted(&it.spec.hostname);
+            self.agent_mut(agent as u32).whitelisted = whitelisted;
+            self.pend(agent as u32);
+        }
+    }
+
+    fn is_whitelisted(&self, hostname: &str) -> bool {
+        self.whitelist
+            .as_ref()
+            .is_none_or(|it| it.contains(hostname))
+    }
+
+    fn is_remote(&self, spec: &AgentSpec) -> bool {
+        match (&self.options.region, &spec.domain) {
+            (Some(region), Some(domain)) => **region != *domain.region,
+            _ => false,
+        }
     }
 
     // ------------------------------------------------------------ allocations
 
-    /// Resources (with their allocation roles) that a framework holds already.
+    /// Resources (with their allocation roles) that a framework holds already, known to the
+    /// allocator or not. What is allocated to no role counts as allocated to `*`.
     pub fn add_allocation(
         &mut self,
         framework: &FrameworkId,
         agent: &AgentId,
         resources: &Resources,
     ) {
-        if let Some(it) = self.agents.get_mut(agent) {
-            let allocated = it.allocated.entry(framework.clone()).or_default();
-            let counted = not_held(resources, allocated);
-            allocated.add(resources);
-            it.available
-                .saturating_sub(&resources.unallocate().non_shared());
-            self.count(framework, &counted);
+        let Some(agent) = self.agent_by_id.get(agent).copied() else {
+            return;
+        };
+        if resources.is_empty() {
+            return;
         }
+        let framework = self.ensure_framework(framework);
+        for (role, part) in by_role(resources) {
+            let client = self.ensure_client(framework, &role);
+            self.hold(agent, client, &part, &part.unallocate().non_shared());
+        }
+        self.mark_stale(agent);
     }
 
-    /// Resources come back: an unused offer, an ended task. With `refuse`, what came back
-    /// is not offered again for that long.
+    /// Resources come back: an unused offer, an ended task. With `refuse`, what came back is not
+    /// offered again to who refused it for that long, or for the allocation interval if that is
+    /// longer; a refusal for no time at all is none.
     pub fn recover(
         &mut self,
         now: Instant,
@@ -303,29 +627,45 @@ impl Allocator {
         resources: &Resources,
         refuse: Option<Duration>,
     ) {
-        if let Some(it) = self.agents.get_mut(agent) {
-            let mut freed = Resources::new();
-            if let Some(allocated) = it.allocated.get_mut(framework) {
-                allocated.saturating_sub(resources);
-                freed = not_held(resources, allocated);
-                if allocated.is_empty() {
-                    it.allocated.remove(framework);
-                }
+        let framework = self.framework_by_id.get(framework).copied();
+        let (Some(framework), Some(agent)) = (framework, self.agent_by_id.get(agent).copied())
+        else {
+            return;
+        };
+        let refuse = refuse.filter(|it| !it.is_zero());
+        let is_active = self
+            .framework(framework)
+            .spec
+            .as_ref()
+            .is_some_and(|it| it.active);
+        for (role, part) in by_role(resources) {
+            let Some(client) = self.framework(framework).clients.get(&role).copied() else {
+                continue;
+            };
+            if let Some(refuse) = refuse
+                && is_active
+                && self.tree.client(client).is_subscribed
+            {
+                let until = now + refuse.max(self.options.allocation_interval);
+                self.add_filter(agent, client, &part, until);
             }
-            it.refresh();
-            self.uncount(framework, &freed);
-            self.candidates.insert(agent.clone());
-            let known = self.frameworks.contains_key(framework);
-            if let (Some(refuse), true) = (refuse, known) {
-                for (role, refused) in resources.allocations() {
-                    let key = (framework.clone(), role, agent.clone());
-                    self.filters.add(key, refused.unallocate(), now + refuse);
-                }
-            }
+            self.release(agent, client, &part);
+        }
+        self.drop_idle_clients_of(framework);
+    }
+
+    fn drop_idle_clients_of(&mut self, framework: u32) {
+        let idle = |client: &u32| {
+            let it = self.tree.client(*client);
+            !it.is_subscribed && it.agents == 0
+        };
+        if self.framework(framework).clients.values().any(idle) {
+            self.drop_idle_clients(framework);
         }
     }
 
-    /// What a framework holds was converted (reserved, made a volume ...).
+    /// What a framework holds was converted (reserved, made a volume ...). The agent's total
+    /// changes alike, see [`Allocator::set_agent_total`].
     pub fn update_allocation(
         &mut self,
         framework: &FrameworkId,
@@ -333,176 +673,188 @@ impl Allocator {
         from: &Resources,
         to: &Resources,
     ) {
-        if let Some(it) = self.agents.get_mut(agent) {
-            let allocated = it.allocated.entry(framework.clone()).or_default();
-            allocated.saturating_sub(from);
-            let freed = not_held(from, allocated);
-            let counted = not_held(to, allocated);
-            allocated.add(to);
-            it.refresh();
-            self.uncount(framework, &freed);
-            self.count(framework, &counted);
-        }
-    }
-
-    fn count(&mut self, framework: &FrameworkId, resources: &Resources) {
-        if let Some(it) = self.frameworks.get_mut(framework) {
-            for (role, part) in resources.allocations() {
-                let amounts = part.quantities();
-                self.tree.add(&role, &amounts);
-                it.allocated.entry(role).or_default().add(&amounts);
-            }
-            self.place(framework);
-        }
-    }
-
-    fn uncount(&mut self, framework: &FrameworkId, resources: &Resources) {
-        if let Some(it) = self.frameworks.get_mut(framework) {
-            for (role, part) in resources.allocations() {
-                if let Some(amounts) = it.allocated.get_mut(&role) {
-                    amounts.saturating_sub(&part.quantities());
-                    self.tree.subtract(&role, &part.quantities());
-                }
-            }
-            self.place(framework);
-        }
-    }
-
-    // ------------------------------------------------------------ places
-
-    pub(crate) fn measure(&self) -> Measure<'_> {
-        Measure {
-            total: &self.total,
-            excluded: &self.options.fair_sharing_excluded,
-            weights: &self.weights,
-        }
-    }
-
-    /// Puts a framework to its place in each of its roles, or out of those for which it
-    /// wants nothing.
-    fn place(&mut self, id: &FrameworkId) {
-        let none = Quantities::new();
-        let Some(framework) = self.frameworks.get(id) else {
+        let known = self.framework_by_id.get(framework).copied();
+        let (Some(at), Some(agent_at)) = (known, self.agent_by_id.get(agent).copied()) else {
             return;
         };
-        let measure = Measure {
-            total: &self.total,
-            excluded: &self.options.fair_sharing_excluded,
-            weights: &self.weights,
+        // Added first, so that a client that holds nothing in between is not dropped.
+        self.add_allocation(framework, agent, to);
+        for (role, part) in by_role(from) {
+            if let Some(client) = self.framework(at).clients.get(&role).copied() {
+                self.release(agent_at, client, &part);
+            }
+        }
+        self.drop_idle_clients_of(at);
+    }
+
+    fn add_filter(&mut self, agent: u32, client: u32, refused: &Resources, until: Instant) {
+        let refused = refused.unallocate();
+        let it = self.agent_mut(agent);
+        // Whole agents are refused most often: one copy for all.
+        let refused = match *it.total == refused {
+            true => it.total.clone(),
+            false => Arc::new(refused),
         };
-        for role in &framework.spec.roles {
-            if framework.wants(role) {
-                let allocated = framework.allocated.get(role).unwrap_or(&none);
-                let given = framework.given.get(role).copied().unwrap_or(0);
-                self.tree.place(role, id, allocated, given, &measure);
-            } else {
-                self.tree.displace(role, id);
-            }
+        if it.filters.add(client, refused, until) {
+            self.expiry.add(until, agent, client);
         }
     }
 
-    /// Finds all places anew when the totals have changed.
-    pub(crate) fn find_places(&mut self) {
-        if std::mem::take(&mut self.misplaced) {
-            self.tree.displace_all();
-            let ids: Vec<FrameworkId> = self.frameworks.keys().cloned().collect();
-            for id in ids {
-                self.place(&id);
-            }
+    /// Counts `resources` (allocated to the client's role) as held; `used` is the same without
+    /// what is shared, allocated to nobody.
+    pub(crate) fn hold(
+        &mut self,
+        agent: u32,
+        client: u32,
+        resources: &Resources,
+        used: &Resources,
+    ) {
+        let shared_before = self.shared_volumes(agent, client, resources);
+        if self.agent_mut(agent).hold(client, resources) {
+            self.tree.count_agents(client, 1);
+        }
+        let amounts = self.dimensions.amounts(used, |_| true);
+        self.tree.charge(client, &amounts, 1);
+        self.count_quota(client, used, 1);
+        self.charge_shared(agent, client, resources, &shared_before);
+    }
+
+    /// Takes back what the client holds of `resources`.
+    pub(crate) fn release(&mut self, agent: u32, client: u32, resources: &Resources) {
+        let shared_before = self.shared_volumes(agent, client, resources);
+        let (taken, nothing) = self.agent_mut(agent).release(client, resources);
+        let used = taken.unallocate().non_shared();
+        if nothing {
+            self.tree.count_agents(client, -1);
+        }
+        let amounts = self.dimensions.amounts(&used, |_| true);
+        self.tree.charge(client, &amounts, -1);
+        self.count_quota(client, &used, -1);
+        self.charge_shared(agent, client, resources, &shared_before);
+        self.mark_stale(agent);
+    }
+
+    fn count_quota(&mut self, client: u32, used: &Resources, sign: i128) {
+        if !self.quotas.is_empty() {
+            let amounts = self.dimensions.amounts(used, quota::is_free);
+            self.quotas
+                .count_used(&self.tree.client(client).top, &amounts, sign);
         }
     }
 
-    /// Counts what agents remember of a framework that came back.
-    fn recount(&mut self, id: &FrameworkId) {
-        let held: Vec<Resources> = self
-            .agents
-            .values()
-            .filter_map(|agent| agent.allocated.get(id).cloned())
-            .collect();
-        for resources in held {
-            self.count(id, &resources);
+    /// The shared volumes that the client uses on the agent, if `concerned` has any.
+    fn shared_volumes(&self, agent: u32, client: u32, concerned: &Resources) -> Vec<Resource> {
+        if !concerned.iter().any(|it| it.shared) {
+            return Vec::new();
+        }
+        let held = self.agent(agent).allocated_to(client);
+        let shared = held.map(|it| it.shared().unallocate()).unwrap_or_default();
+        shared.iter().cloned().collect()
+    }
+
+    fn charge_shared(
+        &mut self,
+        agent: u32,
+        client: u32,
+        concerned: &Resources,
+        before: &[Resource],
+    ) {
+        let after = self.shared_volumes(agent, client, concerned);
+        let is_in = |it: &Resource, all: &[Resource]| {
+            all.iter()
+                .any(|other| other.is_same_kind(it) && other.value == it.value)
+        };
+        for it in after.iter().filter(|it| !is_in(it, before)) {
+            let dimension = self.dimensions.intern(&it.name);
+            self.tree.share_volume(client, agent, it, dimension);
+        }
+        for it in before.iter().filter(|it| !is_in(it, &after)) {
+            let dimension = self.dimensions.intern(&it.name);
+            self.tree.unshare_volume(client, agent, it, dimension);
         }
     }
 
     // ------------------------------------------------------------ settings
 
-    /// Weight of a role in millionths; a million is the default.
+    /// Weight of a role among its siblings in millionths; a million is the default.
     pub fn set_weight(&mut self, role: Role, micro: u64) {
-        self.weights.insert(role, micro);
-        self.request_all();
+        self.tree.set_weight(role, micro.max(1));
+    }
+
+    /// The weight of a role in millionths.
+    pub fn weight(&self, role: &Role) -> u64 {
+        self.tree.weight(role).unwrap_or(UNIT_WEIGHT)
     }
 
     /// Quota of a top-level role; `None` removes it.
     pub fn set_quota(&mut self, role: Role, quota: Option<Quota>) {
         match quota {
-            Some(quota) => self.quotas.insert(role, quota),
             None => self.quotas.remove(&role),
+            Some(quota) => {
+                let consumed = self.consumed(&role);
+                self.quotas
+                    .set(&mut self.dimensions, role, &quota, consumed);
+            }
+        }
+    }
+
+    /// What counts against a top-level role's quota, see [`Quota`].
+    fn consumed(&mut self, top: &Role) -> Amounts {
+        let mut consumed = Amounts::default();
+        let is_reserved = |it: &Resource| {
+            it.reservation_role()
+                .is_some_and(|role| role.is_within(top))
         };
-        self.request_all();
+        for agent in self.agents.iter().flatten() {
+            consumed.add(&self.dimensions.amounts(&agent.total, is_reserved));
+            for (client, resources) in &agent.allocated {
+                if self.tree.client(*client).top == *top {
+                    consumed.add(&self.dimensions.amounts(resources, quota::is_free));
+                }
+            }
+        }
+        consumed
     }
 
-    /// When a cycle has something to do again without another call: the next expiry.
+    /// What a framework holds in a role over all agents; a shared volume counts once per agent.
+    pub fn allocated(&self, framework: &FrameworkId, role: &Role) -> Quantities {
+        let framework = self.framework_by_id.get(framework);
+        let client = framework.and_then(|it| self.framework(*it).clients.get(role));
+        client.map_or_else(Quantities::new, |it| {
+            cycle::quantities(&self.dimensions, &self.tree.client(*it).amounts)
+        })
+    }
+
+    /// Clients that want offers, in the order in which the next agent is divided.
+    pub fn order(&mut self) -> Vec<(Role, FrameworkId)> {
+        self.tree.settle();
+        let (mut walk, nobody) = (Walk::default(), Bits::default());
+        walk.begin();
+        let mut order = Vec::new();
+        while let Some(client) = walk.next(&self.tree, &nobody) {
+            let it = self.tree.client(client);
+            order.push((it.role.clone(), it.framework_id.clone()));
+        }
+        order
+    }
+
+    /// When there may be something to give without another call: when the next filter ends.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.filters.next_expiry()
-    }
-
-    /// Panics when a table contradicts itself.
-    pub fn check_invariants(&self) {
-        let mut total = Quantities::new();
-        for agent in self.agents.values() {
-            total.add(&agent.spec.total.quantities());
-        }
-        assert_eq!(total, self.total, "the total is the sum of the agents'");
-        for (id, agent) in &self.agents {
-            let mut expected = agent.clone();
-            expected.refresh();
-            assert!(
-                expected.available.is_equivalent(&agent.available),
-                "{id}: {} available instead of {}",
-                agent.available,
-                expected.available
-            );
-        }
-        for (id, framework) in &self.frameworks {
-            let mut expected: BTreeMap<Role, Quantities> = BTreeMap::new();
-            for agent in self.agents.values() {
-                if let Some(resources) = agent.allocated.get(id) {
-                    for (role, part) in resources.allocations() {
-                        expected.entry(role).or_default().add(&part.quantities());
-                    }
-                }
-            }
-            for (role, amounts) in &framework.allocated {
-                let counted = expected.remove(role).unwrap_or_default();
-                assert_eq!(*amounts, counted, "{id} in {role}");
-            }
-            assert!(
-                expected.values().all(Quantities::is_empty),
-                "{id}: {expected:?}"
-            );
-            for role in &framework.spec.roles {
-                let listed = self.tree.clients(role).any(|it| it == id);
-                let wanted = framework.wants(role);
-                assert!(
-                    self.misplaced || listed == wanted,
-                    "{id} in {role}: {listed}"
-                );
-            }
-        }
-        for (role, own) in self.tree.own() {
-            let mut expected = Quantities::new();
-            for framework in self.frameworks.values() {
-                if let Some(amounts) = framework.allocated.get(role) {
-                    expected.add(amounts);
-                }
-            }
-            assert_eq!(expected, *own, "{role}");
-        }
+        self.expiry.next()
     }
 }
 
-/// Without the shared resources of which a copy is held besides: each counts once for a
-/// framework and agent, however often it is used.
-fn not_held(resources: &Resources, held: &Resources) -> Resources {
-    resources.filter(|it| !it.shared || !held.contains_resource(it))
+/// Parts by allocation role; what has none counts as allocated to `*`.
+fn by_role(resources: &Resources) -> Vec<(Role, Resources)> {
+    let mut roles = resources.iter().map(|it| it.allocation_role.as_ref());
+    if let Some(Some(first)) = roles.next()
+        && roles.all(|it| it == Some(first))
+    {
+        return vec![(first.clone(), resources.clone())];
+    }
+    let named = resources.map(|mut it| {
+        it.allocation_role.get_or_insert_with(Role::star);
+        it
+    });
+    named.allocations().into_iter().collect()
 }

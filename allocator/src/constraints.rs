@@ -1,89 +1,224 @@
-//! Offer constraints: which agents a framework can use.
+//! Offer constraints: which agents a framework can use for a role.
 //!
-//! Groups of a role are alternatives; within a group every constraint must hold. Text
-//! predicates hold for attributes that are not text (behaviour of Mesos 1.11).
+//! Groups of a role are alternatives; within a group every constraint must hold. Predicates on
+//! text hold for attributes that are not text; what is absent satisfies the negated predicates
+//! only; of several attributes of one name the first counts (behaviour of Mesos 1.11).
 
 use crate::agents::AgentSpec;
-use regex::RegexBuilder;
-use std::borrow::Cow;
+use regex::{Regex, RegexBuilder};
 use tepui_model::{
     Role,
     attribute::AttributeValue,
     wire::scheduler::{
         AttributeConstraint, OfferConstraints,
         attribute_constraint::{
-            predicate::Predicate,
-            selector::{PseudoattributeType, Selector},
+            predicate::Predicate as Wire,
+            selector::{PseudoattributeType, Selector as WireSelector},
         },
     },
 };
 
-/// Bytes that a compiled expression may take.
-const MAX_EXPRESSION: usize = 64 << 10;
+/// Bytes that one compiled expression may take (Mesos: `--offer_constraints_re2_max_mem` and
+/// `--offer_constraints_re2_max_program_size`).
+const MAX_EXPRESSION_BYTES: usize = 64 << 10;
 
-/// Whether the framework can use the agent for the role.
-pub(crate) fn allow(constraints: &OfferConstraints, role: &Role, agent: &AgentSpec) -> bool {
-    let Some(of_role) = constraints.role_constraints.get(role.as_str()) else {
-        return true;
+/// An expression of an offer constraint that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("offer_constraints.role_constraints[{role:?}]: the expression {expression:?} {fault}")]
+pub struct BadExpression {
+    /// The role that it is for.
+    pub role: String,
+    /// The expression.
+    pub expression: String,
+    /// What is wrong about it, as a predicate.
+    pub fault: String,
+}
+
+/// Checks the regular expressions of offer constraints: syntax, and size once compiled. They are
+/// matched against the whole text, in linear time, and so have neither look-around nor
+/// back-references (as RE2 in Mesos).
+///
+/// # Errors
+/// The first expression that cannot be used.
+pub fn check_expressions(constraints: &OfferConstraints) -> Result<(), BadExpression> {
+    for (role, of_role) in &constraints.role_constraints {
+        let groups = of_role.groups.iter();
+        for it in groups.flat_map(|group| &group.attribute_constraints) {
+            let expression = match &it.predicate.predicate {
+                Some(Wire::TextMatches(it)) => &it.regex,
+                Some(Wire::TextNotMatches(it)) => &it.regex,
+                _ => continue,
+            };
+            if let Err(error) = compile(expression) {
+                return Err(BadExpression {
+                    role: role.clone(),
+                    expression: expression.to_owned(),
+                    fault: match error {
+                        regex::Error::CompiledTooBig(_) => {
+                            format!("takes more than {MAX_EXPRESSION_BYTES} bytes when compiled")
+                        }
+                        error => format!("cannot be read: {error}"),
+                    },
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn compile(expression: &str) -> Result<Regex, regex::Error> {
+    let limited = |expression: &str| {
+        RegexBuilder::new(expression)
+            .size_limit(MAX_EXPRESSION_BYTES)
+            .build()
     };
-    of_role.groups.iter().any(|group| {
-        group
-            .attribute_constraints
-            .iter()
-            .all(|it| holds(it, agent))
-    })
+    // Alone first: `a)(b` would be well-formed inside the brackets.
+    limited(expression)?;
+    limited(&format!(r"\A(?:{expression})\z"))
+}
+
+/// The constraints of one framework for one role, ready for use.
+#[derive(Debug)]
+pub(crate) struct Constraints {
+    groups: Vec<Vec<Constraint>>,
+    /// Whether some constraint looks at the host's name; agents of one class differ then.
+    pub(crate) by_host: bool,
+    /// By agent class: not known yet, or whether the constraints hold.
+    pub(crate) by_class: Vec<Option<bool>>,
+}
+
+#[derive(Debug)]
+struct Constraint {
+    selector: Selector,
+    predicate: Predicate,
+}
+
+#[derive(Debug)]
+enum Selector {
+    Attribute(String),
+    Hostname,
+    Region,
+    Zone,
+    Unknown,
+}
+
+#[derive(Debug)]
+enum Predicate {
+    Always,
+    Exists,
+    NotExists,
+    Equals(String),
+    NotEquals(String),
+    /// Nothing for an expression that does not compile, which matches no text; such ones are
+    /// refused at the door.
+    Matches(Option<Regex>),
+    NotMatches(Option<Regex>),
 }
 
 /// What a selector finds.
+#[derive(Clone, Copy)]
 enum Found<'a> {
     Nothing,
-    Text(Cow<'a, str>),
+    Text(&'a str),
     NotText,
 }
 
-fn holds(constraint: &AttributeConstraint, agent: &AgentSpec) -> bool {
-    let found = select(constraint, agent);
-    let Some(predicate) = constraint.predicate.predicate.as_ref() else {
-        return true;
-    };
-    match (predicate, &found) {
-        (Predicate::Exists(_), found) => !matches!(found, Found::Nothing),
-        (Predicate::NotExists(_), found) => matches!(found, Found::Nothing),
-        (Predicate::TextEquals(_) | Predicate::TextMatches(_), Found::Nothing) => false,
-        (_, Found::Nothing | Found::NotText) => true,
-        (Predicate::TextEquals(it), Found::Text(text)) => it.value == *text,
-        (Predicate::TextNotEquals(it), Found::Text(text)) => it.value != *text,
-        (Predicate::TextMatches(it), Found::Text(text)) => matches(&it.regex, text),
-        (Predicate::TextNotMatches(it), Found::Text(text)) => !matches(&it.regex, text),
+impl Constraints {
+    /// The constraints for the role; none when the role is not constrained.
+    pub(crate) fn of(constraints: &OfferConstraints, role: &Role) -> Option<Constraints> {
+        let of_role = constraints.role_constraints.get(role.as_str())?;
+        let group = |constraints: &[AttributeConstraint]| -> Vec<Constraint> {
+            constraints.iter().map(Constraint::from_wire).collect()
+        };
+        let groups: Vec<_> = of_role
+            .groups
+            .iter()
+            .map(|it| group(&it.attribute_constraints))
+            .collect();
+        let by_host = groups
+            .iter()
+            .flatten()
+            .any(|it| matches!(it.selector, Selector::Hostname));
+        Some(Constraints {
+            groups,
+            by_host,
+            by_class: Vec::new(),
+        })
+    }
+
+    pub(crate) fn allow(&self, agent: &AgentSpec) -> bool {
+        let mut groups = self.groups.iter();
+        groups.any(|group| group.iter().all(|it| it.holds(agent)))
     }
 }
 
-/// Whether the whole text fits the expression. One that does not compile, or is too
-/// large, fits nothing: it was refused at the door.
-fn matches(expression: &str, text: &str) -> bool {
-    RegexBuilder::new(&format!("^(?:{expression})$"))
-        .size_limit(MAX_EXPRESSION)
-        .build()
-        .is_ok_and(|it| it.is_match(text))
+impl Constraint {
+    fn from_wire(constraint: &AttributeConstraint) -> Constraint {
+        let selector = match &constraint.selector.selector {
+            Some(WireSelector::AttributeName(name)) => Selector::Attribute(name.clone()),
+            Some(WireSelector::PseudoattributeType(kind)) => {
+                match PseudoattributeType::try_from(*kind) {
+                    Ok(PseudoattributeType::Hostname) => Selector::Hostname,
+                    Ok(PseudoattributeType::Region) => Selector::Region,
+                    Ok(PseudoattributeType::Zone) => Selector::Zone,
+                    Ok(PseudoattributeType::Unknown) | Err(_) => Selector::Unknown,
+                }
+            }
+            None => Selector::Unknown,
+        };
+        let predicate = match &constraint.predicate.predicate {
+            None => Predicate::Always,
+            Some(Wire::Exists(_)) => Predicate::Exists,
+            Some(Wire::NotExists(_)) => Predicate::NotExists,
+            Some(Wire::TextEquals(it)) => Predicate::Equals(it.value.to_owned()),
+            Some(Wire::TextNotEquals(it)) => Predicate::NotEquals(it.value.to_owned()),
+            Some(Wire::TextMatches(it)) => Predicate::Matches(compile(&it.regex).ok()),
+            Some(Wire::TextNotMatches(it)) => Predicate::NotMatches(compile(&it.regex).ok()),
+        };
+        Constraint {
+            selector,
+            predicate,
+        }
+    }
+
+    fn holds(&self, agent: &AgentSpec) -> bool {
+        let found = self.selector.find(agent);
+        // Nothing satisfies the negations, what is not text any predicate on text.
+        let on_text = |negated: bool, is_so: &dyn Fn(&str) -> bool| match found {
+            Found::Nothing => negated,
+            Found::NotText => true,
+            Found::Text(text) => is_so(text) != negated,
+        };
+        let matches =
+            |it: &Option<Regex>, text: &str| it.as_ref().is_some_and(|it| it.is_match(text));
+        match &self.predicate {
+            Predicate::Always => true,
+            Predicate::Exists => !matches!(found, Found::Nothing),
+            Predicate::NotExists => matches!(found, Found::Nothing),
+            Predicate::Equals(it) => on_text(false, &|text| it == text),
+            Predicate::NotEquals(it) => on_text(true, &|text| it == text),
+            Predicate::Matches(it) => on_text(false, &|text| matches(it, text)),
+            Predicate::NotMatches(it) => on_text(true, &|text| matches(it, text)),
+        }
+    }
 }
 
-fn select<'a>(constraint: &AttributeConstraint, agent: &'a AgentSpec) -> Found<'a> {
-    let text = |text: Option<&'a str>| text.map_or(Found::Nothing, |it| Found::Text(it.into()));
-    let domain = agent.domain.as_ref();
-    match constraint.selector.selector.as_ref() {
-        None => Found::Nothing,
-        Some(Selector::AttributeName(name)) => match agent.attributes.get(name) {
-            None => Found::Nothing,
-            Some(attribute) => match &attribute.value {
-                AttributeValue::Text(it) => Found::Text(it.as_ref().into()),
-                _ => Found::NotText,
+impl Selector {
+    fn find<'a>(&self, agent: &'a AgentSpec) -> Found<'a> {
+        let text = |text: Option<&'a str>| text.map_or(Found::Nothing, Found::Text);
+        let domain = agent.domain.as_ref();
+        match self {
+            Selector::Attribute(name) => match agent.attributes.get(name) {
+                None => Found::Nothing,
+                Some(attribute) => match &attribute.value {
+                    AttributeValue::Text(it) => Found::Text(it),
+                    _ => Found::NotText,
+                },
             },
-        },
-        Some(Selector::PseudoattributeType(kind)) => match PseudoattributeType::try_from(*kind) {
-            Ok(PseudoattributeType::Hostname) => text(Some(&agent.hostname)),
-            Ok(PseudoattributeType::Region) => text(domain.map(|it| it.region.as_ref())),
-            Ok(PseudoattributeType::Zone) => text(domain.map(|it| it.zone.as_ref())),
-            Ok(PseudoattributeType::Unknown) | Err(_) => Found::Nothing,
-        },
+            Selector::Hostname => Found::Text(&agent.hostname),
+            Selector::Region => text(domain.map(|it| &*it.region)),
+            Selector::Zone => text(domain.map(|it| &*it.zone)),
+            Selector::Unknown => Found::Nothing,
+        }
     }
 }

@@ -1,7 +1,18 @@
-//! Frameworks as the allocator sees them.
+//! Frameworks: what they want, and what they can use.
 
-use std::collections::{BTreeMap, BTreeSet};
-use tepui_model::{Quantities, Role, framework::FrameworkCapabilities, wire};
+use crate::{
+    amounts::{Amounts, Dimensions},
+    constraints::Constraints,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use tepui_model::{
+    FrameworkId, Quantities, Resource, Role,
+    framework::{Capability, FrameworkCapabilities},
+    wire,
+};
 
 /// What a framework is and wants.
 #[derive(Clone, Debug, Default)]
@@ -12,7 +23,8 @@ pub struct FrameworkSpec {
     pub suppressed: BTreeSet<Role>,
     /// What it understands.
     pub capabilities: FrameworkCapabilities,
-    /// Smallest useful offers by role; an empty list means that every offer is.
+    /// Smallest useful offers by role, alternatives; an empty list means that every offer is.
+    /// Roles that are absent have [`crate::Options::min_allocatable`].
     pub offer_filters: BTreeMap<Role, Vec<Quantities>>,
     /// Which agents are of use, by role.
     pub constraints: wire::scheduler::OfferConstraints,
@@ -20,27 +32,92 @@ pub struct FrameworkSpec {
     pub active: bool,
 }
 
-/// One framework with what it has been given.
-#[derive(Clone, Debug)]
-pub(crate) struct Framework {
-    pub(crate) spec: FrameworkSpec,
-    /// Amounts allocated by role, over all agents.
-    pub(crate) allocated: BTreeMap<Role, Quantities>,
-    /// Allotments given by role, for ties.
-    pub(crate) given: BTreeMap<Role, u64>,
+impl FrameworkSpec {
+    /// Whether it wants offers for the role.
+    pub(crate) fn wants(&self, role: &Role) -> bool {
+        self.active && self.roles.contains(role) && !self.suppressed.contains(role)
+    }
 }
 
-impl Framework {
-    pub(crate) fn new(spec: FrameworkSpec) -> Framework {
-        Framework {
-            spec,
-            allocated: BTreeMap::new(),
-            given: BTreeMap::new(),
+/// One framework.
+#[derive(Debug)]
+pub(crate) struct Framework {
+    pub(crate) id: FrameworkId,
+    /// None for one that is known only by what it holds.
+    pub(crate) spec: Option<FrameworkSpec>,
+    /// Its clients: roles that it subscribes to, and others in which it still holds something.
+    pub(crate) clients: BTreeMap<Role, u32>,
+}
+
+/// Alternatives of which an allotment has at least one; empty for no minimum.
+pub(crate) type Minimum = Arc<[Amounts]>;
+
+pub(crate) fn minimum(dimensions: &mut Dimensions, all: &[Quantities]) -> Minimum {
+    let amounts = all.iter().map(|it| dimensions.of_quantities(it));
+    amounts.collect()
+}
+
+/// What one client can use.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) minimum: Minimum,
+    pub(crate) needs_multi_role: bool,
+    pub(crate) needs_hierarchical_role: bool,
+    pub(crate) takes_gpus: bool,
+    pub(crate) takes_remote: bool,
+    pub(crate) sees: Sees,
+    pub(crate) constraints: Option<Constraints>,
+}
+
+/// Resources that only frameworks with a capability understand; others do not see them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sees {
+    pub(crate) shared: bool,
+    pub(crate) revocable: bool,
+    pub(crate) refined: bool,
+}
+
+impl Sees {
+    pub(crate) const EVERYTHING: Sees = Sees {
+        shared: true,
+        revocable: true,
+        refined: true,
+    };
+
+    /// Whether a client of the role sees the resource.
+    pub(crate) fn sees(self, it: &Resource, role: &Role) -> bool {
+        (self.shared || !it.shared)
+            && (self.revocable || !it.revocable)
+            && (self.refined || !it.is_refined())
+            && it.is_allocatable_to(role)
+    }
+}
+
+impl Rules {
+    pub(crate) fn new(
+        dimensions: &mut Dimensions,
+        spec: &FrameworkSpec,
+        role: &Role,
+        default: &Minimum,
+    ) -> Rules {
+        let can = |it| spec.capabilities.is(it);
+        let own = spec.offer_filters.get(role);
+        Rules {
+            minimum: own.map_or_else(|| default.clone(), |it| minimum(dimensions, it)),
+            needs_multi_role: can(Capability::MultiRole),
+            needs_hierarchical_role: role.is_hierarchical(),
+            takes_gpus: can(Capability::GpuResources),
+            takes_remote: can(Capability::RegionAware),
+            sees: Sees {
+                shared: can(Capability::SharedResources),
+                revocable: can(Capability::RevocableResources),
+                refined: can(Capability::ReservationRefinement),
+            },
+            constraints: Constraints::of(&spec.constraints, role),
         }
     }
 
-    /// Whether it wants offers for the role.
-    pub(crate) fn wants(&self, role: &Role) -> bool {
-        self.spec.active && self.spec.roles.contains(role) && !self.spec.suppressed.contains(role)
+    pub(crate) fn is_enough(&self, amounts: &Amounts) -> bool {
+        self.minimum.is_empty() || self.minimum.iter().any(|it| amounts.contains(it))
     }
 }

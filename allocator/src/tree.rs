@@ -1,179 +1,792 @@
-//! The tree of roles with their sums and the order of their clients.
+//! The tree of roles and the clients in it, each level in the order of shares.
 //!
-//! Sums and orders follow what changed: an allocation moves its role, the role's ancestors
-//! and one client. Only a change of the cluster's totals, which may flip every dominant
-//! resource, makes all keys be found anew, once before the next cycle.
+//! A client is a framework in one role. A role's node counts what its whole subtree holds; the
+//! frameworks of the role itself form one leaf (`own`) that competes with the roles below it, as
+//! if it were one more of them, named `.`, with weight 1. Only clients that want offers, and
+//! nodes with such clients below them, are listed.
+//!
+//! Changes are charged at once, but a list is put in order again by [`Tree::settle`] alone: an
+//! order stays as it is while one agent is divided.
 
-use crate::share::Share;
-use std::collections::{BTreeMap, BTreeSet};
-use tepui_model::{FrameworkId, Quantities, Role};
+use crate::{
+    amounts::Amounts,
+    bits::Bits,
+    share::{Scale, Share, UNIT_WEIGHT},
+};
+use std::{cmp::Ordering, collections::BTreeMap};
+use tepui_model::{FrameworkId, Resource, Resources, Role};
 
-/// A client's place among those of its role: share, then how often it was given something,
-/// then its name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
+/// The node above all roles.
+pub(crate) const ROOT: u32 = 0;
+
+/// A client of the allocator: a framework in one of its roles.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) framework: u32,
+    pub(crate) framework_id: FrameworkId,
+    pub(crate) node: u32,
+    pub(crate) role: Role,
+    /// The top-level role, which quotas are kept for.
+    pub(crate) top: Role,
+    /// What it holds over all agents; a shared volume counts once per agent.
+    pub(crate) amounts: Amounts,
+    /// Allotments so far.
+    pub(crate) count: u64,
+    /// Agents on which it holds something.
+    pub(crate) agents: u64,
+    pub(crate) is_subscribed: bool,
+    pub(crate) is_listed: bool,
     share: Share,
-    given: u64,
-    id: FrameworkId,
+    dirty: bool,
 }
 
-/// One role.
-#[derive(Clone, Debug, Default)]
+/// What stands in a list of siblings: amounts, allotments, and the share as it was when the list
+/// was last put in order.
+#[derive(Debug)]
+struct Standing {
+    amounts: Amounts,
+    count: u64,
+    /// Listed clients.
+    listed: u32,
+    share: Share,
+}
+
+impl Standing {
+    fn new(scale: &Scale, weight: u64) -> Standing {
+        let amounts = Amounts::default();
+        Standing {
+            share: Share::dominant(scale, &amounts, weight, 0),
+            amounts,
+            count: 0,
+            listed: 0,
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Node {
-    /// Allocated to the role's own frameworks, and to its whole subtree.
-    own: Quantities,
-    subtree: Quantities,
-    /// Allotments given, likewise.
-    given: u64,
-    given_subtree: u64,
-    /// Frameworks that want offers, in order.
-    clients: BTreeSet<Key>,
-    keys: BTreeMap<FrameworkId, Key>,
+    role: Option<Role>,
+    parent: u32,
+    weight: u64,
+    /// Nodes right below, listed or not.
+    children: u32,
+    /// Clients of the role itself, listed or not.
+    clients: u32,
+    subtree: Standing,
+    own: Standing,
+    /// Listed siblings right below, in order: [`sibling`]s.
+    order: Vec<u32>,
+    /// Listed clients of the role itself, in order.
+    listed: Vec<u32>,
+    dirty: bool,
 }
 
-/// What orders siblings: cluster totals, weights and names that do not count.
-pub(crate) struct Measure<'a> {
-    pub(crate) total: &'a Quantities,
-    pub(crate) excluded: &'a BTreeSet<String>,
-    pub(crate) weights: &'a BTreeMap<Role, u64>,
+/// How a list of siblings names a node below, or the node's own frameworks.
+fn sibling(node: u32, is_own: bool) -> u32 {
+    node << 1 | u32::from(is_own)
 }
 
-/// The default weight, in millionths.
-const ONE: u64 = 1_000_000;
+/// Holders of a shared volume on one agent, in one scope.
+type Holders = Vec<(Resource, u32)>;
 
-impl Measure<'_> {
-    pub(crate) fn share(&self, allocated: &Quantities, weight: u64) -> Share {
-        Share::dominant(allocated, self.total, weight, |name| {
-            self.excluded.contains(name)
-        })
-    }
-
-    fn weight(&self, role: &Role) -> u64 {
-        self.weights.get(role).copied().unwrap_or(ONE)
-    }
-}
-
-/// All roles that anybody subscribes to or uses, and their ancestors.
-#[derive(Clone, Debug, Default)]
+/// The tree of roles.
+#[derive(Debug)]
 pub(crate) struct Tree {
-    nodes: BTreeMap<Role, Node>,
+    nodes: Vec<Option<Node>>,
+    free_nodes: Vec<u32>,
+    by_role: BTreeMap<Role, u32>,
+    clients: Vec<Option<Client>>,
+    free_clients: Vec<u32>,
+    weights: BTreeMap<Role, u64>,
+    /// Shared volumes in use, by scope (a [`sibling`]) and agent: each counts once per scope.
+    shared: BTreeMap<(u32, u32), Holders>,
+    scale: Scale,
+    rescale: bool,
+    dirty_clients: Vec<u32>,
+    dirty_nodes: Vec<u32>,
+    /// All clients that want offers.
+    pub(crate) listed: Bits,
 }
 
 impl Tree {
-    /// The role was allocated more.
-    pub(crate) fn add(&mut self, role: &Role, amounts: &Quantities) {
-        self.node(role).own.add(amounts);
-        self.lineage(role, |node| node.subtree.add(amounts));
-    }
-
-    /// The role was allocated less.
-    pub(crate) fn subtract(&mut self, role: &Role, amounts: &Quantities) {
-        self.node(role).own.saturating_sub(amounts);
-        self.lineage(role, |node| node.subtree.saturating_sub(amounts));
-    }
-
-    /// The role was given an allotment.
-    pub(crate) fn give(&mut self, role: &Role) {
-        self.node(role).given += 1;
-        self.lineage(role, |node| node.given_subtree += 1);
-    }
-
-    fn node(&mut self, role: &Role) -> &mut Node {
-        self.nodes.entry(role.clone()).or_default()
-    }
-
-    /// Changes a role and its ancestors.
-    fn lineage(&mut self, role: &Role, mut change: impl FnMut(&mut Node)) {
-        change(self.node(role));
-        let ancestors: Vec<Role> = role.ancestors().collect();
-        for ancestor in ancestors {
-            change(self.node(&ancestor));
+    pub(crate) fn new() -> Tree {
+        let scale = Scale::default();
+        let root = Node::new(&scale, None, ROOT, UNIT_WEIGHT);
+        Tree {
+            nodes: vec![Some(root)],
+            free_nodes: Vec::new(),
+            by_role: BTreeMap::new(),
+            clients: Vec::new(),
+            free_clients: Vec::new(),
+            weights: BTreeMap::new(),
+            shared: BTreeMap::new(),
+            scale,
+            rescale: false,
+            dirty_clients: Vec::new(),
+            dirty_nodes: Vec::new(),
+            listed: Bits::default(),
         }
     }
 
-    /// Puts a client to its place, by what it has been allocated and given in the role.
-    pub(crate) fn place(
-        &mut self,
-        role: &Role,
-        id: &FrameworkId,
-        allocated: &Quantities,
-        given: u64,
-        measure: &Measure<'_>,
-    ) {
-        let key = Key {
-            share: measure.share(allocated, ONE),
-            given,
-            id: id.clone(),
+    pub(crate) fn client(&self, client: u32) -> &Client {
+        let slot = self.clients.get(client as usize);
+        slot.and_then(Option::as_ref).expect("a live client")
+    }
+
+    fn client_mut(&mut self, client: u32) -> &mut Client {
+        let slot = self.clients.get_mut(client as usize);
+        slot.and_then(Option::as_mut).expect("a live client")
+    }
+
+    fn node(&self, node: u32) -> &Node {
+        let slot = self.nodes.get(node as usize);
+        slot.and_then(Option::as_ref).expect("a live node")
+    }
+
+    fn node_mut(&mut self, node: u32) -> &mut Node {
+        let slot = self.nodes.get_mut(node as usize);
+        slot.and_then(Option::as_mut).expect("a live node")
+    }
+
+    /// The node and those above it, without the root.
+    fn chain(&self, node: u32) -> impl Iterator<Item = u32> + use<> {
+        let mut chain = [ROOT; 8];
+        let mut deep = Vec::new();
+        let (mut length, mut at) = (0, node);
+        while at != ROOT {
+            match chain.get_mut(length) {
+                Some(slot) => *slot = at,
+                None => deep.push(at),
+            }
+            length += 1;
+            at = self.node(at).parent;
+        }
+        chain.into_iter().take(length).chain(deep)
+    }
+
+    // ------------------------------------------------------------ growth
+
+    fn ensure_node(&mut self, role: &Role) -> u32 {
+        if let Some(node) = self.by_role.get(role) {
+            return *node;
+        }
+        let parent = role.parent().map_or(ROOT, |it| self.ensure_node(&it));
+        self.node_mut(parent).children += 1;
+        let weight = self.weights.get(role).copied().unwrap_or(UNIT_WEIGHT);
+        let node = Node::new(&self.scale, Some(role.clone()), parent, weight);
+        let at = match self.free_nodes.pop() {
+            Some(at) => at,
+            None => {
+                self.nodes.push(None);
+                self.nodes.len() as u32 - 1
+            }
         };
-        let node = self.node(role);
-        if let Some(old) = node.keys.insert(id.clone(), key.clone()) {
-            node.clients.remove(&old);
-        }
-        node.clients.insert(key);
+        self.nodes[at as usize] = Some(node);
+        self.by_role.insert(role.clone(), at);
+        at
     }
 
-    /// The client wants nothing for the role.
-    pub(crate) fn displace(&mut self, role: &Role, id: &FrameworkId) {
-        if let Some(node) = self.nodes.get_mut(role)
-            && let Some(old) = node.keys.remove(id)
-        {
-            node.clients.remove(&old);
-        }
-    }
-
-    /// All keys are void.
-    pub(crate) fn displace_all(&mut self) {
-        for node in self.nodes.values_mut() {
-            node.clients.clear();
-            node.keys.clear();
-        }
-    }
-
-    /// Clients of a role in order.
-    pub(crate) fn clients(&self, role: &Role) -> impl Iterator<Item = &FrameworkId> {
-        let node = self.nodes.get(role);
-        node.into_iter()
-            .flat_map(|it| &it.clients)
-            .map(|key| &key.id)
-    }
-
-    /// Roles with clients, in the order of their shares: siblings are compared, and the
-    /// frameworks of a role itself compete with its children as one of them.
-    pub(crate) fn order(&self, measure: &Measure<'_>) -> Vec<Role> {
-        let mut ordered = Vec::new();
-        self.descend(None, measure, &mut ordered);
-        ordered
-    }
-
-    fn descend(&self, parent: Option<&Role>, measure: &Measure<'_>, ordered: &mut Vec<Role>) {
-        // `None` stands for the parent's own frameworks.
-        let mut siblings: Vec<(Share, u64, Option<&Role>)> = self
-            .nodes
-            .iter()
-            .filter(|(role, _)| role.parent().as_ref() == parent)
-            .map(|(role, node)| {
-                let share = measure.share(&node.subtree, measure.weight(role));
-                (share, node.given_subtree, Some(role))
-            })
-            .collect();
-        if let Some(role) = parent
-            && let Some(node) = self.nodes.get(role)
-            && !node.clients.is_empty()
-        {
-            siblings.push((measure.share(&node.own, ONE), node.given, None));
-        }
-        siblings.sort();
-        for (_, _, sibling) in siblings {
-            match (sibling, parent) {
-                (Some(role), _) => self.descend(Some(role), measure, ordered),
-                (None, Some(role)) => ordered.push(role.clone()),
-                (None, None) => {}
+    /// Adds a client that is not listed.
+    pub(crate) fn add_client(&mut self, framework: u32, id: &FrameworkId, role: &Role) -> u32 {
+        let node = self.ensure_node(role);
+        self.node_mut(node).clients += 1;
+        let amounts = Amounts::default();
+        let client = Client {
+            framework,
+            framework_id: id.clone(),
+            node,
+            role: role.clone(),
+            top: role.top_level(),
+            share: Share::dominant(&self.scale, &amounts, UNIT_WEIGHT, 0),
+            amounts,
+            count: 0,
+            agents: 0,
+            is_subscribed: false,
+            is_listed: false,
+            dirty: false,
+        };
+        match self.free_clients.pop() {
+            Some(at) => {
+                self.clients[at as usize] = Some(client);
+                at
+            }
+            None => {
+                self.clients.push(Some(client));
+                self.clients.len() as u32 - 1
             }
         }
     }
 
-    /// What the role's own frameworks are allocated, for checks.
-    pub(crate) fn own(&self) -> impl Iterator<Item = (&Role, &Quantities)> {
-        self.nodes.iter().map(|(role, node)| (role, &node.own))
+    /// Removes a client that holds nothing; its allotments no longer count.
+    pub(crate) fn remove_client(&mut self, client: u32) {
+        self.unlist(client);
+        self.dirty_clients.retain(|it| *it != client);
+        let Some(it) = self.clients[client as usize].take() else {
+            return;
+        };
+        self.free_clients.push(client);
+        for at in self.chain(it.node) {
+            self.node_mut(at).subtree.count -= it.count;
+            self.mark_node(at);
+        }
+        let node = self.node_mut(it.node);
+        node.own.count -= it.count;
+        node.clients -= 1;
+        self.prune(it.node);
+    }
+
+    fn prune(&mut self, mut at: u32) {
+        while at != ROOT {
+            let node = self.node(at);
+            if node.clients > 0 || node.children > 0 {
+                return;
+            }
+            let parent = node.parent;
+            if let Some(role) = &node.role.clone() {
+                self.by_role.remove(role);
+            }
+            self.dirty_nodes.retain(|it| *it != at);
+            self.nodes[at as usize] = None;
+            self.free_nodes.push(at);
+            self.node_mut(parent).children -= 1;
+            at = parent;
+        }
+    }
+
+    /// The client's framework subscribes to its role, or not.
+    pub(crate) fn set_subscribed(&mut self, client: u32, is_subscribed: bool) {
+        self.client_mut(client).is_subscribed = is_subscribed;
+    }
+
+    // ------------------------------------------------------------ who wants offers
+
+    /// The client wants offers.
+    pub(crate) fn list(&mut self, client: u32) {
+        if self.client(client).is_listed {
+            return;
+        }
+        self.listed.set(client);
+        self.settle_client(client);
+        let it = self.client_mut(client);
+        it.is_listed = true;
+        let node = it.node;
+        self.insert_client(client);
+        self.node_mut(node).own.listed += 1;
+        if self.node(node).own.listed == 1 {
+            self.insert_sibling(node, sibling(node, true));
+        }
+        for at in self.chain(node) {
+            let it = self.node_mut(at);
+            it.subtree.listed += 1;
+            if it.subtree.listed == 1 {
+                let parent = it.parent;
+                self.insert_sibling(parent, sibling(at, false));
+            }
+        }
+    }
+
+    /// The client wants no offers.
+    pub(crate) fn unlist(&mut self, client: u32) {
+        if !self.client(client).is_listed {
+            return;
+        }
+        self.listed.unset(client);
+        self.remove_from_list(client);
+        let it = self.client_mut(client);
+        it.is_listed = false;
+        let node = it.node;
+        self.node_mut(node).own.listed -= 1;
+        if self.node(node).own.listed == 0 {
+            self.remove_sibling(node, sibling(node, true));
+        }
+        for at in self.chain(node) {
+            let it = self.node_mut(at);
+            it.subtree.listed -= 1;
+            if it.subtree.listed == 0 {
+                let parent = it.parent;
+                self.remove_sibling(parent, sibling(at, false));
+            }
+        }
+    }
+
+    fn compare_clients(&self, one: u32, other: u32) -> Ordering {
+        let (one, other) = (self.client(one), self.client(other));
+        one.share
+            .compare(&other.share)
+            .then_with(|| one.framework_id.cmp(&other.framework_id))
+    }
+
+    fn share_and_name(&self, it: u32) -> (&Share, &str) {
+        let node = self.node(it >> 1);
+        if it & 1 == 1 {
+            return (&node.own.share, ".");
+        }
+        let role = node.role.as_ref().map_or("", Role::as_str);
+        (&node.subtree.share, role.rsplit('/').next().unwrap_or(role))
+    }
+
+    fn compare_siblings(&self, one: u32, other: u32) -> Ordering {
+        let (one, other) = (self.share_and_name(one), self.share_and_name(other));
+        one.0.compare(other.0).then_with(|| one.1.cmp(other.1))
+    }
+
+    fn insert_client(&mut self, client: u32) {
+        let node = self.client(client).node;
+        let mut list = std::mem::take(&mut self.node_mut(node).listed);
+        let at = list.partition_point(|it| self.compare_clients(*it, client).is_lt());
+        list.insert(at, client);
+        self.node_mut(node).listed = list;
+    }
+
+    fn remove_from_list(&mut self, client: u32) {
+        let node = self.client(client).node;
+        let mut list = std::mem::take(&mut self.node_mut(node).listed);
+        if let Some(at) = list.iter().position(|it| *it == client) {
+            list.remove(at);
+        }
+        self.node_mut(node).listed = list;
+    }
+
+    fn insert_sibling(&mut self, parent: u32, it: u32) {
+        let mut order = std::mem::take(&mut self.node_mut(parent).order);
+        let at = order.partition_point(|other| self.compare_siblings(*other, it).is_lt());
+        order.insert(at, it);
+        self.node_mut(parent).order = order;
+    }
+
+    fn remove_sibling(&mut self, parent: u32, it: u32) {
+        self.node_mut(parent).order.retain(|other| *other != it);
+    }
+
+    // ------------------------------------------------------------ what clients hold
+
+    /// Adds what the client was given (`sign` 1), or takes away what came back (-1).
+    pub(crate) fn charge(&mut self, client: u32, amounts: &Amounts, sign: i128) {
+        let node = self.client(client).node;
+        let charge = |held: &mut Amounts| {
+            for (dimension, amount) in amounts.iter() {
+                held.add_to(dimension, sign * amount);
+            }
+        };
+        charge(&mut self.client_mut(client).amounts);
+        charge(&mut self.node_mut(node).own.amounts);
+        for at in self.chain(node) {
+            charge(&mut self.node_mut(at).subtree.amounts);
+        }
+        self.mark(client);
+    }
+
+    /// One more allotment to the client.
+    pub(crate) fn count(&mut self, client: u32) {
+        let it = self.client_mut(client);
+        it.count += 1;
+        let node = it.node;
+        self.node_mut(node).own.count += 1;
+        for at in self.chain(node) {
+            self.node_mut(at).subtree.count += 1;
+        }
+        self.mark(client);
+    }
+
+    /// The client begins to use a shared volume on an agent, however often: it counts for the
+    /// client, and for every node where nobody used it there before. `volume` is allocated to
+    /// nobody.
+    pub(crate) fn share_volume(
+        &mut self,
+        client: u32,
+        agent: u32,
+        volume: &Resource,
+        dimension: usize,
+    ) {
+        let amount = volume.amount().map_or(0, |it| i128::from(it.as_millis()));
+        self.client_mut(client).amounts.add_to(dimension, amount);
+        for scope in self.scopes(client) {
+            let holders = self.shared.entry((scope, agent)).or_default();
+            match holders.iter_mut().find(|it| same_volume(&it.0, volume)) {
+                Some(it) => it.1 += 1,
+                None => {
+                    holders.push((volume.clone(), 1));
+                    self.amounts_of(scope).add_to(dimension, amount);
+                }
+            }
+        }
+        self.mark(client);
+    }
+
+    /// The client no longer uses the shared volume on the agent.
+    pub(crate) fn unshare_volume(
+        &mut self,
+        client: u32,
+        agent: u32,
+        volume: &Resource,
+        dimension: usize,
+    ) {
+        let amount = volume.amount().map_or(0, |it| i128::from(it.as_millis()));
+        self.client_mut(client).amounts.add_to(dimension, -amount);
+        for scope in self.scopes(client) {
+            let Some(holders) = self.shared.get_mut(&(scope, agent)) else {
+                continue;
+            };
+            let Some(at) = holders.iter().position(|it| same_volume(&it.0, volume)) else {
+                continue;
+            };
+            holders[at].1 -= 1;
+            if holders[at].1 == 0 {
+                holders.remove(at);
+                if holders.is_empty() {
+                    self.shared.remove(&(scope, agent));
+                }
+                self.amounts_of(scope).add_to(dimension, -amount);
+            }
+        }
+        self.mark(client);
+    }
+
+    fn scopes(&self, client: u32) -> Vec<u32> {
+        let node = self.client(client).node;
+        let above = self.chain(node).map(|it| sibling(it, false));
+        std::iter::once(sibling(node, true)).chain(above).collect()
+    }
+
+    fn amounts_of(&mut self, scope: u32) -> &mut Amounts {
+        let node = self.node_mut(scope >> 1);
+        match scope & 1 {
+            1 => &mut node.own.amounts,
+            _ => &mut node.subtree.amounts,
+        }
+    }
+
+    /// One more agent on which the client holds something (1), or one less (-1).
+    pub(crate) fn count_agents(&mut self, client: u32, by: i64) {
+        let agents = &mut self.client_mut(client).agents;
+        *agents = agents.saturating_add_signed(by);
+    }
+
+    // ------------------------------------------------------------ order
+
+    /// The cluster grew or shrank by what stands between the two.
+    pub(crate) fn change_total(&mut self, before: &Amounts, after: &Amounts) {
+        if before != after {
+            self.scale.total.subtract(before);
+            self.scale.total.add(after);
+            self.rescale = true;
+        }
+    }
+
+    pub(crate) fn total(&self) -> &Amounts {
+        &self.scale.total
+    }
+
+    /// The dimension counts in no share.
+    pub(crate) fn exclude(&mut self, dimension: usize) {
+        if self.scale.excluded.len() <= dimension {
+            self.scale.excluded.resize(dimension + 1, false);
+        }
+        self.scale.excluded[dimension] = true;
+        self.rescale = true;
+    }
+
+    /// Sets a role's weight in millionths.
+    pub(crate) fn set_weight(&mut self, role: Role, weight: u64) {
+        if let Some(node) = self.by_role.get(&role).copied() {
+            self.node_mut(node).weight = weight;
+            self.mark_node(node);
+        }
+        self.weights.insert(role, weight);
+    }
+
+    /// A role's weight in millionths, if it was given one.
+    pub(crate) fn weight(&self, role: &Role) -> Option<u64> {
+        self.weights.get(role).copied()
+    }
+
+    fn mark(&mut self, client: u32) {
+        let it = self.client_mut(client);
+        let node = it.node;
+        if !it.dirty {
+            it.dirty = true;
+            self.dirty_clients.push(client);
+        }
+        for at in self.chain(node) {
+            self.mark_node(at);
+        }
+    }
+
+    fn mark_node(&mut self, node: u32) {
+        let it = self.node_mut(node);
+        if !it.dirty {
+            it.dirty = true;
+            self.dirty_nodes.push(node);
+        }
+    }
+
+    /// Puts all lists in order. Where only some changed, only those are moved; when the cluster
+    /// changed, every share may have, and everything is sorted anew.
+    pub(crate) fn settle(&mut self) {
+        if self.rescale {
+            self.rescale = false;
+            self.settle_all();
+            return;
+        }
+        while let Some(client) = self.dirty_clients.pop() {
+            self.settle_client(client);
+        }
+        while let Some(node) = self.dirty_nodes.pop() {
+            self.settle_node(node);
+        }
+    }
+
+    fn settle_client(&mut self, client: u32) {
+        let it = self.client(client);
+        let share = Share::dominant(&self.scale, &it.amounts, UNIT_WEIGHT, it.count);
+        let (is_listed, node) = (it.is_listed, it.node);
+        if !is_listed {
+            let it = self.client_mut(client);
+            it.share = share;
+            it.dirty = false;
+            return;
+        }
+        let mut list = std::mem::take(&mut self.node_mut(node).listed);
+        let from = list.partition_point(|it| self.compare_clients(*it, client).is_lt());
+        let it = self.client_mut(client);
+        it.share = share;
+        it.dirty = false;
+        move_in_order(&mut list, from, client, |one, other| {
+            self.compare_clients(one, other)
+        });
+        self.node_mut(node).listed = list;
+    }
+
+    fn settle_node(&mut self, node: u32) {
+        let it = self.node(node);
+        let parent = it.parent;
+        let own = Share::dominant(&self.scale, &it.own.amounts, UNIT_WEIGHT, it.own.count);
+        let subtree = Share::dominant(
+            &self.scale,
+            &it.subtree.amounts,
+            it.weight,
+            it.subtree.count,
+        );
+        self.node_mut(node).dirty = false;
+        self.move_sibling(node, sibling(node, true), own);
+        self.move_sibling(parent, sibling(node, false), subtree);
+    }
+
+    fn move_sibling(&mut self, parent: u32, it: u32, share: Share) {
+        let mut order = std::mem::take(&mut self.node_mut(parent).order);
+        let from = order.partition_point(|other| self.compare_siblings(*other, it).is_lt());
+        let node = self.node_mut(it >> 1);
+        let standing = match it & 1 {
+            1 => &mut node.own,
+            _ => &mut node.subtree,
+        };
+        standing.share = share;
+        if standing.listed > 0 {
+            move_in_order(&mut order, from, it, |one, other| {
+                self.compare_siblings(one, other)
+            });
+        }
+        self.node_mut(parent).order = order;
+    }
+
+    fn settle_all(&mut self) {
+        self.dirty_clients.clear();
+        self.dirty_nodes.clear();
+        for it in self.clients.iter_mut().flatten() {
+            it.share = Share::dominant(&self.scale, &it.amounts, UNIT_WEIGHT, it.count);
+            it.dirty = false;
+        }
+        for it in self.nodes.iter_mut().flatten() {
+            let (own, subtree) = (&mut it.own, &mut it.subtree);
+            own.share = Share::dominant(&self.scale, &own.amounts, UNIT_WEIGHT, own.count);
+            subtree.share =
+                Share::dominant(&self.scale, &subtree.amounts, it.weight, subtree.count);
+            it.dirty = false;
+        }
+        for at in 0..self.nodes.len() {
+            let Some(node) = &mut self.nodes[at] else {
+                continue;
+            };
+            let mut order = std::mem::take(&mut node.order);
+            let mut listed = std::mem::take(&mut node.listed);
+            order.sort_unstable_by(|one, other| self.compare_siblings(*one, *other));
+            listed.sort_unstable_by(|one, other| self.compare_clients(*one, *other));
+            if let Some(node) = &mut self.nodes[at] {
+                node.order = order;
+                node.listed = listed;
+            }
+        }
+    }
+
+    // ------------------------------------------------------------ walks
+
+    /// The top-level roles in order, each with its node.
+    pub(crate) fn top_level(&self, at: usize) -> Option<(u32, &Role)> {
+        let node = self.node(ROOT).order.get(at)? >> 1;
+        Some((node, self.node(node).role.as_ref()?))
+    }
+
+    /// The listed clients of the node itself, in order.
+    pub(crate) fn clients_of(&self, node: u32) -> &[u32] {
+        &self.node(node).listed
+    }
+
+    /// Panics when a node's sums or the order of a list is wrong. `held` says what a client holds
+    /// on each agent.
+    pub(crate) fn check<'a>(
+        &self,
+        mut amounts: impl FnMut(&Resources) -> Amounts,
+        held: impl Fn(u32) -> Vec<(u32, &'a Resources)>,
+    ) {
+        let mut by_scope: BTreeMap<u32, BTreeMap<u32, Resources>> = BTreeMap::new();
+        let mut counts: BTreeMap<u32, (u64, u32)> = BTreeMap::new();
+        for (client, it) in self.clients.iter().enumerate() {
+            let Some(it) = it else { continue };
+            let client = client as u32;
+            let mut sum = Amounts::default();
+            for (agent, resources) in held(client) {
+                sum.add(&amounts(resources));
+                for scope in self.scopes(client) {
+                    let of_agent = by_scope.entry(scope).or_default().entry(agent).or_default();
+                    of_agent.add(&resources.unallocate());
+                }
+            }
+            assert_eq!(sum, it.amounts, "{} in {}", it.framework_id, it.role);
+            assert_eq!(it.is_listed, self.listed.get(client));
+            for scope in self.scopes(client) {
+                let count = counts.entry(scope).or_default();
+                count.0 += it.count;
+                count.1 += u32::from(it.is_listed);
+            }
+        }
+        for (at, node) in self.nodes.iter().enumerate().skip(1) {
+            let Some(node) = node else { continue };
+            let at = at as u32;
+            for (scope, standing) in [
+                (sibling(at, true), &node.own),
+                (sibling(at, false), &node.subtree),
+            ] {
+                let mut sum = Amounts::default();
+                for resources in by_scope.remove(&scope).unwrap_or_default().values() {
+                    sum.add(&amounts(resources));
+                }
+                assert_eq!(sum, standing.amounts, "scope {scope} of {:?}", node.role);
+                let (count, listed) = counts.remove(&scope).unwrap_or_default();
+                assert_eq!((count, listed), (standing.count, standing.listed));
+            }
+            assert!(
+                node.clients > 0 || node.children > 0,
+                "{:?} is of no use",
+                node.role
+            );
+        }
+        if !self.rescale {
+            for node in self.nodes.iter().flatten() {
+                let ordered = |one: &u32, other: &u32| self.compare_siblings(*one, *other).is_lt();
+                assert!(
+                    node.order.is_sorted_by(ordered),
+                    "order below {:?}",
+                    node.role
+                );
+                let ordered = |one: &u32, other: &u32| self.compare_clients(*one, *other).is_lt();
+                assert!(
+                    node.listed.is_sorted_by(ordered),
+                    "clients of {:?}",
+                    node.role
+                );
+            }
+        }
+    }
+}
+
+impl Node {
+    fn new(scale: &Scale, role: Option<Role>, parent: u32, weight: u64) -> Node {
+        Node {
+            role,
+            parent,
+            weight,
+            children: 0,
+            clients: 0,
+            subtree: Standing::new(scale, weight),
+            own: Standing::new(scale, UNIT_WEIGHT),
+            order: Vec::new(),
+            listed: Vec::new(),
+            dirty: false,
+        }
+    }
+}
+
+/// Whether the two are the same volume, whatever a container calls it.
+fn same_volume(one: &Resource, other: &Resource) -> bool {
+    one.is_same_kind(other) && one.value == other.value
+}
+
+/// Moves the element at `from` to where it belongs now; the others are in order.
+fn move_in_order(list: &mut [u32], from: usize, it: u32, compare: impl Fn(u32, u32) -> Ordering) {
+    debug_assert_eq!(list.get(from), Some(&it));
+    let (before, behind) = (&list[..from], &list[from + 1..]);
+    if behind
+        .first()
+        .is_some_and(|next| compare(*next, it).is_lt())
+    {
+        let to = from + behind.partition_point(|other| compare(*other, it).is_lt());
+        list[from..=to].rotate_left(1);
+    } else {
+        let to = before.partition_point(|other| compare(*other, it).is_lt());
+        list[to..=from].rotate_right(1);
+    }
+}
+
+/// A walk over the listed clients in order, without those to skip. The tree's order must not
+/// change meanwhile; what clients hold may.
+#[derive(Debug, Default)]
+pub(crate) struct Walk {
+    stack: Vec<(u32, usize)>,
+    clients: Option<(u32, usize)>,
+    /// Clients passed by, for the count of work.
+    pub(crate) skipped: u32,
+}
+
+impl Walk {
+    /// Starts anew at the first.
+    pub(crate) fn begin(&mut self) {
+        self.stack.clear();
+        self.stack.push((ROOT, 0));
+        self.clients = None;
+        self.skipped = 0;
+    }
+
+    /// Passes by the other clients of the role that the last one came from.
+    pub(crate) fn leave_role(&mut self) {
+        self.clients = None;
+    }
+
+    pub(crate) fn next(&mut self, tree: &Tree, skip: &Bits) -> Option<u32> {
+        loop {
+            if let Some((node, from)) = self.clients {
+                let list = &tree.node(node).listed;
+                let rest = list.get(from..).unwrap_or_default();
+                if let Some(found) = rest.iter().position(|it| !skip.get(*it)) {
+                    self.skipped += found as u32;
+                    self.clients = Some((node, from + found + 1));
+                    return Some(rest[found]);
+                }
+                self.skipped += rest.len() as u32;
+                self.clients = None;
+            }
+            let (node, at) = self.stack.last_mut()?;
+            match tree.node(*node).order.get(*at) {
+                None => {
+                    self.stack.pop();
+                }
+                Some(it) => {
+                    *at += 1;
+                    match it & 1 {
+                        1 => self.clients = Some((it >> 1, 0)),
+                        _ => self.stack.push((it >> 1, 0)),
+                    }
+                }
+            }
+        }
     }
 }

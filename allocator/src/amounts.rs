@@ -1,0 +1,118 @@
+//! Amounts of scalar resources as vectors over interned names.
+
+use std::sync::Arc;
+use tepui_model::{Quantities, Resource, Resources};
+
+/// The names of all scalar resources that were ever seen; a name's place is its dimension.
+#[derive(Debug, Default)]
+pub(crate) struct Dimensions(Vec<Arc<str>>);
+
+impl Dimensions {
+    /// The dimension of the name, a new one if need be.
+    pub(crate) fn intern(&mut self, name: &Arc<str>) -> usize {
+        match self.find(name) {
+            Some(at) => at,
+            None => {
+                self.0.push(name.clone());
+                self.0.len() - 1
+            }
+        }
+    }
+
+    pub(crate) fn find(&self, name: &Arc<str>) -> Option<usize> {
+        // The usual names are shared texts.
+        let mut names = self.0.iter();
+        names
+            .position(|it| Arc::ptr_eq(it, name))
+            .or_else(|| self.0.iter().position(|it| it == name))
+    }
+
+    pub(crate) fn name(&self, dimension: usize) -> &Arc<str> {
+        &self.0[dimension]
+    }
+
+    /// The amounts of the resources that satisfy the condition; a shared one counts once.
+    pub(crate) fn amounts(
+        &mut self,
+        resources: &Resources,
+        keep: impl Fn(&Resource) -> bool,
+    ) -> Amounts {
+        let mut amounts = Amounts::default();
+        for it in resources.iter() {
+            if let Some(amount) = it.amount()
+                && keep(it)
+            {
+                amounts.add_to(self.intern(&it.name), amount.as_millis().into());
+            }
+        }
+        amounts
+    }
+
+    pub(crate) fn of_quantities(&mut self, quantities: &Quantities) -> Amounts {
+        let mut amounts = Amounts::default();
+        for (name, amount) in quantities.iter() {
+            amounts.add_to(self.intern(name), amount.as_millis().into());
+        }
+        amounts
+    }
+}
+
+/// Thousandths by dimension; what lies behind the end is zero. Wide enough that sums over any
+/// cluster are exact, so that what was added can be taken away again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Amounts(Vec<i128>);
+
+impl Amounts {
+    pub(crate) fn get(&self, dimension: usize) -> i128 {
+        self.0.get(dimension).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn add_to(&mut self, dimension: usize, amount: i128) {
+        if self.0.len() <= dimension {
+            self.0.resize(dimension + 1, 0);
+        }
+        self.0[dimension] += amount;
+    }
+
+    pub(crate) fn add(&mut self, other: &Amounts) {
+        for (dimension, amount) in other.iter() {
+            self.add_to(dimension, amount);
+        }
+    }
+
+    pub(crate) fn subtract(&mut self, other: &Amounts) {
+        for (dimension, amount) in other.iter() {
+            self.add_to(dimension, -amount);
+        }
+    }
+
+    /// The dimensions that are not zero.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, i128)> + '_ {
+        self.0
+            .iter()
+            .copied()
+            .enumerate()
+            .filter(|(_, it)| *it != 0)
+    }
+
+    /// Whether there is at least as much of everything as in `other`.
+    pub(crate) fn contains(&self, other: &Amounts) -> bool {
+        other
+            .iter()
+            .all(|(dimension, it)| self.get(dimension) >= it)
+    }
+
+    pub(crate) fn is_zero(&self) -> bool {
+        self.0.iter().all(|it| *it == 0)
+    }
+}
+
+impl PartialEq for Amounts {
+    fn eq(&self, other: &Amounts) -> bool {
+        self.iter().eq(other.iter())
+    }
+}

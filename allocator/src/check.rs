@@ -1,0 +1,107 @@
+//! What must always hold of the allocator's tables.
+
+use crate::{allocator::Allocator, amounts::Amounts, quota};
+use tepui_model::Resources;
+
+impl Allocator {
+    /// Checks that per agent what is allocated and what is available make the total; that all
+    /// sums and orders are what a count from scratch finds; that every agent that was changed is
+    /// marked. For tests and samples: takes time in proportion to everything.
+    ///
+    /// # Panics
+    /// When a table contradicts another: a bug here.
+    pub fn check_invariants(&self) {
+        let mut total = Amounts::default();
+        let mut free = Amounts::default();
+        for (at, agent) in self.agents.iter().enumerate() {
+            let Some(agent) = agent else { continue };
+            let id = &agent.id;
+            assert_eq!(self.agent_by_id.get(id), Some(&(at as u32)));
+            total.add(&self.count(&agent.total));
+            free.add(&agent.free);
+            let mut used = Resources::new();
+            for (client, resources) in &agent.allocated {
+                let role = &self.tree.client(*client).role;
+                assert!(!resources.is_empty(), "{id}: an empty allocation");
+                let is_of_role = resources
+                    .iter()
+                    .all(|it| it.allocation_role.as_ref() == Some(role));
+                assert!(is_of_role, "{id}: {resources} is held in {role}");
+                used.add(&resources.unallocate().non_shared());
+            }
+            if agent.stale {
+                assert!(self.stale.contains(&(at as u32)), "{id} is forgotten");
+                continue;
+            }
+            assert_eq!(
+                agent.compute_available(),
+                agent.available,
+                "{id}: available"
+            );
+            if agent.total.contains(&used) {
+                let sum = agent.available.union(&used);
+                assert!(
+                    sum.is_equivalent(&agent.total),
+                    "{id}: {sum} is not {}",
+                    agent.total
+                );
+            }
+            let unreserved = agent.available.filter(quota::is_free);
+            assert_eq!(self.count(&unreserved), agent.free, "{id}: free");
+            if agent.pending {
+                assert!(
+                    self.pending.contains(&(at as u32)),
+                    "{id} is pending, but not listed"
+                );
+            }
+            let mut clients: Vec<u32> = agent.filters.clients().collect();
+            clients.dedup();
+            for client in clients {
+                assert!(
+                    self.tree.client(client).is_subscribed,
+                    "{id}: a filter of nobody"
+                );
+            }
+        }
+        assert_eq!(total, *self.tree.total(), "the cluster's total");
+        assert_eq!(free, *self.quotas.headroom(), "headroom");
+        for role in self.quotas.roles() {
+            let mut consumed = Amounts::default();
+            for agent in self.agents.iter().flatten() {
+                let reserved = agent
+                    .total
+                    .filter(|it| it.reservation_role().is_some_and(|it| it.is_within(role)));
+                consumed.add(&self.count(&reserved));
+                for (client, resources) in &agent.allocated {
+                    if self.tree.client(*client).top == *role {
+                        consumed.add(&self.count(&resources.filter(quota::is_free)));
+                    }
+                }
+            }
+            assert_eq!(
+                Some(&consumed),
+                self.quotas.consumed(role),
+                "consumed by {role}"
+            );
+        }
+        let held = |client: u32| {
+            let agents = self.agents.iter().enumerate();
+            let held =
+                agents.filter_map(|(at, it)| Some((at as u32, it.as_ref()?.allocated_to(client)?)));
+            held.collect()
+        };
+        self.tree.check(|it| self.count(it), held);
+    }
+
+    /// Amounts of resources whose names are all known.
+    fn count(&self, resources: &Resources) -> Amounts {
+        let mut amounts = Amounts::default();
+        for it in resources.iter() {
+            if let Some(amount) = it.amount() {
+                let dimension = self.dimensions.find(&it.name).expect("a known name");
+                amounts.add_to(dimension, amount.as_millis().into());
+            }
+        }
+        amounts
+    }
+}
