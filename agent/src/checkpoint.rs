@@ -20,6 +20,8 @@ const MAGIC: &[u8; 8] = b"TEPUIAG1";
 const HEADER: usize = 8;
 /// A log smaller than this is not worth a compaction.
 const COMPACT_FROM: u64 = 1 << 20;
+/// Bytes kept for the last words on a full disk: thousands of updates.
+const RESERVE: usize = 1 << 20;
 /// The log is compacted when it has grown by this factor.
 const GROWTH: u64 = 4;
 
@@ -58,7 +60,11 @@ pub(crate) enum Error {
 
 fn file_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
-    move |source| Error::File { action, path, source }
+    move |source| Error::File {
+        action,
+        path,
+        source,
+    }
 }
 
 /// The open log. Whoever holds it holds the work folder.
@@ -70,6 +76,8 @@ pub(crate) struct Log {
     length: u64,
     /// Length at which the next compaction is due.
     compact_at: u64,
+    /// The file `reserve` holds its bytes.
+    reserved: bool,
     /// Released with the file.
     _lock: File,
 }
@@ -95,7 +103,8 @@ impl Log {
             .open(&path)
             .map_err(file_error("open", &path))?;
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(file_error("read", &path))?;
+        file.read_to_end(&mut bytes)
+            .map_err(file_error("read", &path))?;
         if !bytes.starts_with(MAGIC) {
             return Err(Error::Foreign(path));
         }
@@ -110,14 +119,18 @@ impl Log {
                 .map_err(file_error("cut", &path))?;
         }
         let length = whole as u64;
-        file.seek(SeekFrom::Start(length)).map_err(file_error("seek in", &path))?;
-        let log = Log {
+        file.seek(SeekFrom::Start(length))
+            .map_err(file_error("seek in", &path))?;
+        let mut log = Log {
             folder,
+            reserved: false,
             file,
             length,
             compact_at: COMPACT_FROM.max(length.saturating_mul(2)),
             _lock: lock,
         };
+        // Without it the agent starts, and takes no tasks until there is room.
+        let _ = log.reserve();
         Ok((log, records))
     }
 
@@ -138,6 +151,38 @@ impl Log {
         self.file.sync_data()?;
         self.length += frame.len() as u64;
         Ok(())
+    }
+
+    /// Whether there is room for the last words on a full disk.
+    pub(crate) fn has_reserve(&self) -> bool {
+        self.reserved
+    }
+
+    /// Keeps room for the last words: real bytes, for a file with a hole holds none.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub(crate) fn reserve(&mut self) -> io::Result<()> {
+        let path = self.folder.join("reserve");
+        if !self.reserved {
+            let write = || {
+                let mut file = File::create(&path)?;
+                file.write_all(&vec![0xff; RESERVE])?;
+                file.sync_all()
+            };
+            if let Err(error) = write() {
+                let _ = std::fs::remove_file(&path);
+                return Err(error);
+            }
+            self.reserved = true;
+        }
+        Ok(())
+    }
+
+    /// Gives the room away; false when there is none any more.
+    pub(crate) fn use_reserve(&mut self) -> bool {
+        let reserved = std::mem::replace(&mut self.reserved, false);
+        reserved && std::fs::remove_file(self.folder.join("reserve")).is_ok()
     }
 
     /// Whether the log has grown enough to be written anew.
@@ -231,7 +276,10 @@ fn payload(bytes: &[u8], offset: usize) -> Option<(&[u8], usize)> {
 
 /// The records, and how many bytes are whole.
 fn parse(bytes: &[u8], path: &Path) -> Result<(Vec<Record>, usize), Error> {
-    let damaged = |offset: usize| Error::Damaged { path: path.to_owned(), offset };
+    let damaged = |offset: usize| Error::Damaged {
+        path: path.to_owned(),
+        offset,
+    };
     let mut records = Vec::new();
     let mut offset = MAGIC.len();
     while offset < bytes.len() {
@@ -253,7 +301,10 @@ fn parse(bytes: &[u8], path: &Path) -> Result<(Vec<Record>, usize), Error> {
 
 /// Whether a whole frame comes right after the broken one, by the length that it claims.
 fn is_followed(bytes: &[u8], offset: usize) -> bool {
-    let Some(length) = bytes.get(offset..offset + 4).and_then(|it| it.try_into().ok()) else {
+    let Some(length) = bytes
+        .get(offset..offset + 4)
+        .and_then(|it| it.try_into().ok())
+    else {
         return false;
     };
     let length = u32::from_le_bytes(length) as usize;
@@ -293,7 +344,9 @@ mod tests {
 
     fn record(text: &str) -> Record {
         let boot_id = text.to_owned();
-        Record { kind: Some(Kind::Boot(Boot { boot_id })) }
+        Record {
+            kind: Some(Kind::Boot(Boot { boot_id })),
+        }
     }
 
     fn path(folder: &tempfile::TempDir) -> PathBuf {
@@ -373,6 +426,19 @@ mod tests {
         log.append(&[record("later")]).unwrap();
         drop(log);
         assert_eq!(reopened(&folder), [record("snapshot"), record("later")]);
+    }
+
+    #[test]
+    fn the_reserve_is_used_once_and_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, _) = Log::open(folder.path()).unwrap();
+        let file = folder.path().join("meta/reserve");
+        assert!(log.has_reserve());
+        assert_eq!(std::fs::metadata(&file).unwrap().len(), RESERVE as u64);
+        assert!(log.use_reserve() && !file.exists());
+        assert!(!log.use_reserve() && !log.has_reserve());
+        log.reserve().unwrap();
+        assert!(log.has_reserve() && file.exists());
     }
 
     #[test]

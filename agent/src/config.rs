@@ -104,7 +104,10 @@ fn port(flags: &Flags, name: &str) -> Result<Option<u16>> {
 fn ip(flags: &Flags, name: &str) -> Result<Option<IpAddr>> {
     flags
         .text(name)
-        .map(|it| it.parse().with_context(|| format!("--{name}: {it:?} is no IP address")))
+        .map(|it| {
+            it.parse()
+                .with_context(|| format!("--{name}: {it:?} is no IP address"))
+        })
         .transpose()
 }
 
@@ -122,20 +125,33 @@ fn masters(text: &str) -> Result<Vec<String>> {
         ensure!(valid, "--master: {part:?} is not host:port");
         masters.push(part.to_owned());
     }
-    ensure!(!masters.is_empty(), "--master: expected host:port of at least one master");
+    ensure!(
+        !masters.is_empty(),
+        "--master: expected host:port of at least one master"
+    );
     Ok(masters)
 }
 
 fn wanted(text: Option<&str>) -> Result<Wanted> {
     let Some(text) = text else {
-        return Ok(Wanted { docker: true, process: true, docker_optional: true });
+        return Ok(Wanted {
+            docker: true,
+            process: true,
+            docker_optional: true,
+        });
     };
-    let mut wanted = Wanted { docker: false, process: false, docker_optional: false };
+    let mut wanted = Wanted {
+        docker: false,
+        process: false,
+        docker_optional: false,
+    };
     for part in text.split(',').map(str::trim).filter(|it| !it.is_empty()) {
         match part {
             "docker" => wanted.docker = true,
             "process" | "mesos" => wanted.process = true,
-            _ => bail!("--containerizers: {part:?} is neither docker nor process (also called mesos)"),
+            _ => bail!(
+                "--containerizers: {part:?} is neither docker nor process (also called mesos)"
+            ),
         }
     }
     ensure!(
@@ -146,7 +162,9 @@ fn wanted(text: Option<&str>) -> Result<Wanted> {
 }
 
 fn environment(text: Option<&str>) -> Result<Vec<(String, String)>> {
-    let Some(text) = text else { return Ok(Vec::new()) };
+    let Some(text) = text else {
+        return Ok(Vec::new());
+    };
     let wrong = "--executor_environment_variables: expected a JSON object of texts";
     let map: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(text).context(wrong)?;
@@ -183,11 +201,13 @@ fn authority(flags: &Flags) -> Result<Authority> {
 
 /// The header of `--credential`.
 fn authorization(flags: &Flags) -> Result<Option<String>> {
-    let Some(path) = flags.text("credential") else { return Ok(None) };
+    let Some(path) = flags.text("credential") else {
+        return Ok(None);
+    };
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("--credential: {path} cannot be read"))?;
-    let value: serde_json::Value = serde_json::from_str(&text)
-        .with_context(|| format!("--credential: {path} is not JSON"))?;
+    let value: serde_json::Value =
+        serde_json::from_str(&text).with_context(|| format!("--credential: {path} is not JSON"))?;
     match (value["principal"].as_str(), value["secret"].as_str()) {
         (Some(principal), Some(secret)) => {
             let pair = base64(format!("{principal}:{secret}").as_bytes());
@@ -249,9 +269,8 @@ impl Settings {
         let attributes = Attributes::parse(flags.text("attributes").unwrap_or_default())
             .context("--attributes")?;
         let default_role = flags.text("default_role").unwrap_or("*");
-        let duration = |name: &str, default: u64| {
-            flags.duration(name).unwrap_or(Duration::from_secs(default))
-        };
+        let duration =
+            |name: &str, default: u64| flags.duration(name).unwrap_or(Duration::from_secs(default));
         Ok(Settings {
             listen: SocketAddr::new(listen_ip, port(&flags, "port")?.unwrap_or(5051)),
             masters: masters(flags.required("master")?)?,
@@ -281,10 +300,12 @@ impl Settings {
 
     /// Who this agent is, now that its port is known.
     pub(crate) fn at(&self, bound: SocketAddr) -> Identity {
-        let told = self.advertise_ip.unwrap_or_else(|| match bound.ip().is_unspecified() {
-            true => self.own_ip(),
-            false => bound.ip(),
-        });
+        let told = self
+            .advertise_ip
+            .unwrap_or_else(|| match bound.ip().is_unspecified() {
+                true => self.own_ip(),
+                false => bound.ip(),
+            });
         let address = SocketAddr::new(told, self.advertise_port.unwrap_or(bound.port()));
         let hostname = match &self.hostname {
             Some(name) => name.clone(),
@@ -330,7 +351,9 @@ impl Settings {
             intervals: Intervals {
                 registration_backoff: registration_backoff
                     // A zero would register without end.
-                    .map_or(defaults.registration_backoff, |it| it.max(Duration::from_millis(10))),
+                    .map_or(defaults.registration_backoff, |it| {
+                        it.max(Duration::from_millis(10))
+                    }),
                 ..defaults
             },
             reconfiguration_additive: self.additive,
@@ -353,7 +376,10 @@ impl Settings {
         config.docker = match self.wanted.docker {
             true => Some(containerizer::DockerConfig {
                 socket: flags.text("docker_socket").unwrap_or_default().into(),
-                sandbox_directory: flags.text("sandbox_directory").unwrap_or_default().to_owned(),
+                sandbox_directory: flags
+                    .text("sandbox_directory")
+                    .unwrap_or_default()
+                    .to_owned(),
                 registry_config: docker_config(flags.text("docker_config"))?,
                 enable_cfs,
                 ..Default::default()
@@ -365,27 +391,29 @@ impl Settings {
                 Ok(shim) => Some(shim),
                 // Docker alone may do, when nobody asked for more.
                 Err(error) if self.wanted.docker_optional => {
-                    tracing::warn!(problem = format!("{error:#}"), "tasks cannot run as processes");
+                    tracing::warn!(
+                        problem = format!("{error:#}"),
+                        "tasks cannot run as processes"
+                    );
                     None
                 }
                 Err(error) => return Err(error),
             },
             false => None,
         };
-        config.process = match shim {
-            Some(shim) => Some(containerizer::ProcessConfig {
-                shim,
-                cgroups_hierarchy: flags.text("cgroups_hierarchy").map(PathBuf::from),
-                cgroups_root: flags.text("cgroups_root").unwrap_or_default().to_owned(),
-                enable_cfs,
-                limit_swap: flags.bool("cgroups_limit_swap"),
-                switch_user: self.switch_user,
-                ..Default::default()
-            }),
-            None => None,
-        };
-        config.frameworks_home =
-            flags.text("frameworks_home").filter(|it| !it.is_empty()).map(PathBuf::from);
+        config.process = shim.map(|shim| containerizer::ProcessConfig {
+            shim,
+            cgroups_hierarchy: flags.text("cgroups_hierarchy").map(PathBuf::from),
+            cgroups_root: flags.text("cgroups_root").unwrap_or_default().to_owned(),
+            enable_cfs,
+            limit_swap: flags.bool("cgroups_limit_swap"),
+            switch_user: self.switch_user,
+            ..Default::default()
+        });
+        config.frameworks_home = flags
+            .text("frameworks_home")
+            .filter(|it| !it.is_empty())
+            .map(PathBuf::from);
         if flags.bool("enforce_container_disk_quota") {
             config.disk_watch = flags.duration("container_disk_watch_interval");
         }
@@ -409,7 +437,11 @@ fn shim(folder: Option<&Path>) -> Result<PathBuf> {
     const NAME: &str = "tepui-shim";
     if let Some(folder) = folder {
         let shim = folder.join(NAME);
-        ensure!(shim.is_file(), "--launcher_dir: there is no {}", shim.display());
+        ensure!(
+            shim.is_file(),
+            "--launcher_dir: there is no {}",
+            shim.display()
+        );
         return shim.canonicalize().context("--launcher_dir");
     }
     let program = std::env::current_exe().context("the path of this program")?;
@@ -449,7 +481,9 @@ mod tests {
         let work_dir = format!("--work_dir={}", folder.path().display());
         let mut all = vec![work_dir.as_str()];
         all.extend_from_slice(arguments);
-        let flags = TABLE.read(all, [], None).map_err(|error| error.to_string())?;
+        let flags = TABLE
+            .read(all, [], None)
+            .map_err(|error| error.to_string())?;
         Settings::read(flags).map_err(|error| format!("{error:#}"))
     }
 
@@ -473,7 +507,13 @@ mod tests {
 
     #[test]
     fn base64_is_padded() {
-        for (plain, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+        for (plain, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+        ] {
             assert_eq!(base64(plain.as_bytes()), text);
         }
     }
@@ -492,7 +532,10 @@ mod tests {
             ("--reconfiguration_policy=x", "--reconfiguration_policy"),
             ("--gc_disk_headroom=2", "--gc_disk_headroom"),
             ("--domain={", "--domain"),
-            ("--executor_environment_variables=[]", "--executor_environment_variables"),
+            (
+                "--executor_environment_variables=[]",
+                "--executor_environment_variables",
+            ),
             ("--credential=/nowhere", "--credential"),
             ("--authenticate_http_readonly", "--http_credentials"),
             ("--isolation=x", "--isolation"),

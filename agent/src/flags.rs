@@ -7,9 +7,24 @@ use tepui_server::flags::{
 };
 
 const FLAGS: &[Flag] = &[
-    Flag::new("advertise_ip", Text, None, "IP address told to masters and frameworks; not bound."),
-    Flag::new("advertise_port", Number, None, "Port told to masters and frameworks; not bound."),
-    Flag::new("attributes", Text, None, "Attributes, such as rack:r1;zone:z2;cores:8."),
+    Flag::new(
+        "advertise_ip",
+        Text,
+        None,
+        "IP address told to masters and frameworks; not bound.",
+    ),
+    Flag::new(
+        "advertise_port",
+        Number,
+        None,
+        "Port told to masters and frameworks; not bound.",
+    ),
+    Flag::new(
+        "attributes",
+        Text,
+        None,
+        "Attributes, such as rack:r1;zone:z2;cores:8.",
+    ),
     Flag::new(
         "authenticate_http_readonly",
         Bool,
@@ -22,10 +37,30 @@ const FLAGS: &[Flag] = &[
         Some("false"),
         "Let only those with credentials write.",
     ),
-    Flag::new("cgroups_enable_cfs", Bool, Some("false"), "Limit tasks to the cpus they asked for."),
-    Flag::new("cgroups_hierarchy", Path, Some("/sys/fs/cgroup"), "Where the cgroups are mounted."),
-    Flag::new("cgroups_limit_swap", Bool, Some("false"), "Let the memory limit cover swap, too."),
-    Flag::new("cgroups_root", Text, Some("tepui"), "Name of the cgroup below which tasks run."),
+    Flag::new(
+        "cgroups_enable_cfs",
+        Bool,
+        Some("false"),
+        "Limit tasks to the cpus they asked for.",
+    ),
+    Flag::new(
+        "cgroups_hierarchy",
+        Path,
+        Some("/sys/fs/cgroup"),
+        "Where the cgroups are mounted.",
+    ),
+    Flag::new(
+        "cgroups_limit_swap",
+        Bool,
+        Some("false"),
+        "Let the memory limit cover swap, too.",
+    ),
+    Flag::new(
+        "cgroups_root",
+        Text,
+        Some("tepui"),
+        "Name of the cgroup below which tasks run.",
+    ),
     Flag::new(
         "container_disk_watch_interval",
         Duration,
@@ -39,23 +74,48 @@ const FLAGS: &[Flag] = &[
         "How tasks may run: docker, process (also called mesos), separated by commas; \
          docker when its engine answers, and process, when not given.",
     ),
-    Flag::new("credential", Path, None, "File with the principal and secret for the masters, as JSON."),
-    Flag::new("default_role", Text, Some("*"), "Role of resources that name none."),
+    Flag::new(
+        "credential",
+        Path,
+        None,
+        "File with the principal and secret for the masters, as JSON.",
+    ),
+    Flag::new(
+        "default_role",
+        Text,
+        Some("*"),
+        "Role of resources that name none.",
+    ),
     Flag::new(
         "disk_watch_interval",
         Duration,
         Some("1mins"),
         "Time between two looks at the disk's usage.",
     ),
-    Flag::new("docker_config", Text, None, "Registries and their credentials: Docker's config.json."),
-    Flag::new("docker_kill_orphans", Bool, Some("true"), "Remove containers of lost tasks at start."),
+    Flag::new(
+        "docker_config",
+        Text,
+        None,
+        "Registries and their credentials: Docker's config.json.",
+    ),
+    Flag::new(
+        "docker_kill_orphans",
+        Bool,
+        Some("true"),
+        "Remove containers of lost tasks at start.",
+    ),
     Flag::new(
         "docker_remove_delay",
         Duration,
         Some("0ns"),
         "How long the container of an ended task stays at the engine.",
     ),
-    Flag::new("docker_socket", Path, Some("/var/run/docker.sock"), "Socket of the Docker engine."),
+    Flag::new(
+        "docker_socket",
+        Path,
+        Some("/var/run/docker.sock"),
+        "Socket of the Docker engine.",
+    ),
     Flag::new("domain", Text, None, "Fault domain of this agent, as JSON."),
     Flag::new(
         "enforce_container_disk_quota",
@@ -75,21 +135,66 @@ const FLAGS: &[Flag] = &[
         Some("5secs"),
         "Time between SIGTERM and SIGKILL for tasks that name none.",
     ),
-    Flag::new("frameworks_home", Text, Some(""), "Folder in which relative URIs of tasks are found."),
-    Flag::new("gc_delay", Duration, Some("1weeks"), "How long sandboxes of ended tasks stay."),
+    Flag::new(
+        "frameworks_home",
+        Text,
+        Some(""),
+        "Folder in which relative URIs of tasks are found.",
+    ),
+    Flag::new(
+        "gc_delay",
+        Duration,
+        Some("1weeks"),
+        "How long sandboxes of ended tasks stay.",
+    ),
     Flag::new(
         "gc_disk_headroom",
         Fraction,
         Some("0.1"),
         "Part of the disk to keep free: sandboxes go earlier when it fills.",
     ),
-    Flag::new("hostname", Text, None, "Host name told to masters and frameworks."),
-    Flag::new("hostname_lookup", Bool, Some("true"), "Look the host name up when it is not given."),
-    Flag::new("http_credentials", Path, None, "File with principals and secrets, as JSON."),
-    Flag::new("ip", Text, Some("127.0.0.1"), "IP address to listen on; 0.0.0.0 for all of them."),
-    Flag::new("launcher_dir", Path, None, "Folder of tepui-shim; that of this program when not given."),
-    Flag::new("log_dir", Path, None, "Shown in /state; logs go to standard error."),
-    Flag::new("logging_level", Text, Some("INFO"), "TRACE, DEBUG, INFO, WARNING or ERROR."),
+    Flag::new(
+        "hostname",
+        Text,
+        None,
+        "Host name told to masters and frameworks.",
+    ),
+    Flag::new(
+        "hostname_lookup",
+        Bool,
+        Some("true"),
+        "Look the host name up when it is not given.",
+    ),
+    Flag::new(
+        "http_credentials",
+        Path,
+        None,
+        "File with principals and secrets, as JSON.",
+    ),
+    Flag::new(
+        "ip",
+        Text,
+        Some("127.0.0.1"),
+        "IP address to listen on; 0.0.0.0 for all of them.",
+    ),
+    Flag::new(
+        "launcher_dir",
+        Path,
+        None,
+        "Folder of tepui-shim; that of this program when not given.",
+    ),
+    Flag::new(
+        "log_dir",
+        Path,
+        None,
+        "Shown in /state; logs go to standard error.",
+    ),
+    Flag::new(
+        "logging_level",
+        Text,
+        Some("INFO"),
+        "TRACE, DEBUG, INFO, WARNING or ERROR.",
+    ),
     Flag::new(
         "master",
         Text,
@@ -123,43 +228,94 @@ const FLAGS: &[Flag] = &[
         "Resources, such as cpus:8;mem:8192;ports:[31000-32000], or a JSON array; what is not \
          named of cpus, mem, disk, ports and gpus is detected.",
     ),
-    Flag::new("runtime_dir", Path, None, "Folder for the state of containers; in work_dir when not given."),
+    Flag::new(
+        "runtime_dir",
+        Path,
+        None,
+        "Folder for the state of containers; in work_dir when not given.",
+    ),
     Flag::new(
         "sandbox_directory",
         Text,
         Some("/mnt/mesos/sandbox"),
         "Where a container with an image sees its sandbox.",
     ),
-    Flag::new("strict", Bool, Some("true"), "Taken, and always so: unreadable state stops the agent."),
-    Flag::new("switch_user", Bool, Some("true"), "Run tasks as their users, when this agent is root."),
-    Flag::new("work_dir", Path, None, "Folder for sandboxes and state; required."),
+    Flag::new(
+        "strict",
+        Bool,
+        Some("true"),
+        "Taken, and always so: unreadable state stops the agent.",
+    ),
+    Flag::new(
+        "switch_user",
+        Bool,
+        Some("true"),
+        "Run tasks as their users, when this agent is root.",
+    ),
+    Flag::new(
+        "work_dir",
+        Path,
+        None,
+        "Folder for sandboxes and state; required.",
+    ),
 ];
 
 const MODULES: &str = "there are no modules; what they did has to be built in";
-const ISOLATION: &str = "tasks are isolated by namespaces and cgroups wherever the kernel allows it";
+const ISOLATION: &str =
+    "tasks are isolated by namespaces and cgroups wherever the kernel allows it";
 const IMAGES: &str = "images are the Docker engine's business: use the docker containerizer";
 const PORTS: &str = "ports are not policed";
 const EXECUTORS: &str = "tasks are run by the agent itself, without executor programs";
 
 const REFUSED: &[Refused] = &[
-    ("acls", "there is no authorization yet: give credentials only to those you trust"),
+    (
+        "acls",
+        "there is no authorization yet: give credentials only to those you trust",
+    ),
     ("appc_store_dir", IMAGES),
-    ("authenticatee", "agents authenticate with --credential, over the link's HTTP header"),
-    ("authorizer", "there is no authorization yet: give credentials only to those you trust"),
-    ("container_logger", "output is written to bounded, rotated files in the sandbox"),
-    ("default_container_info", "let frameworks say how their tasks run"),
-    ("docker", "the engine is spoken to over --docker_socket, without its command"),
-    ("docker_mesos_image", "the agent needs no image: tasks survive it without one"),
+    (
+        "authenticatee",
+        "agents authenticate with --credential, over the link's HTTP header",
+    ),
+    (
+        "authorizer",
+        "there is no authorization yet: give credentials only to those you trust",
+    ),
+    (
+        "container_logger",
+        "output is written to bounded, rotated files in the sandbox",
+    ),
+    (
+        "default_container_info",
+        "let frameworks say how their tasks run",
+    ),
+    (
+        "docker",
+        "the engine is spoken to over --docker_socket, without its command",
+    ),
+    (
+        "docker_mesos_image",
+        "the agent needs no image: tasks survive it without one",
+    ),
     ("docker_registry", IMAGES),
-    ("docker_stop_timeout", "it is the task's kill policy that says how long a kill may take"),
+    (
+        "docker_stop_timeout",
+        "it is the task's kill policy that says how long a kill may take",
+    ),
     ("docker_store_dir", IMAGES),
     ("enforce_container_ports", PORTS),
     ("executor_registration_timeout", EXECUTORS),
     ("executor_reregistration_timeout", EXECUTORS),
-    ("external_log_file", "logs go to standard error; redirect them"),
+    (
+        "external_log_file",
+        "logs go to standard error; redirect them",
+    ),
     ("fetcher_cache_dir", "URIs are fetched anew for each task"),
     ("fetcher_cache_size", "URIs are fetched anew for each task"),
-    ("hadoop_home", "URIs are fetched over http, https, ftp or from files"),
+    (
+        "hadoop_home",
+        "URIs are fetched over http, https, ftp or from files",
+    ),
     ("hooks", MODULES),
     ("http_command_executor", EXECUTORS),
     ("http_executor_domain_sockets", EXECUTORS),
@@ -168,19 +324,40 @@ const REFUSED: &[Refused] = &[
     ("ip_discovery_command", "give the address itself, with --ip"),
     ("isolation", ISOLATION),
     ("launcher", ISOLATION),
-    ("master_detector", "masters agree among themselves: name them with --master"),
+    (
+        "master_detector",
+        "masters agree among themselves: name them with --master",
+    ),
     ("modules", MODULES),
     ("modules_dir", MODULES),
-    ("network_cni_config_dir", "networks are the Docker engine's business"),
-    ("network_cni_plugins_dir", "networks are the Docker engine's business"),
-    ("oversubscribed_resources_interval", "resources are not oversubscribed"),
+    (
+        "network_cni_config_dir",
+        "networks are the Docker engine's business",
+    ),
+    (
+        "network_cni_plugins_dir",
+        "networks are the Docker engine's business",
+    ),
+    (
+        "oversubscribed_resources_interval",
+        "resources are not oversubscribed",
+    ),
     ("qos_controller", MODULES),
     ("recovery_timeout", EXECUTORS),
     ("resource_estimator", MODULES),
-    ("resource_provider_config_dir", "there are no resource providers"),
+    (
+        "resource_provider_config_dir",
+        "there are no resource providers",
+    ),
     ("secret_resolver", MODULES),
-    ("systemd_enable_support", "tasks are kept apart from the agent's unit by shims"),
-    ("zk_session_timeout", "masters agree among themselves, without ZooKeeper"),
+    (
+        "systemd_enable_support",
+        "tasks are kept apart from the agent's unit by shims",
+    ),
+    (
+        "zk_session_timeout",
+        "masters agree among themselves, without ZooKeeper",
+    ),
 ];
 
 /// The table of `tepui-agent`.

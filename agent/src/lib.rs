@@ -89,11 +89,16 @@ pub async fn start_with(flags: Flags) -> Result<Option<Handle>> {
     let settings = Settings::read(flags)?;
     let clock = Clock::start();
     let (mut log, records) = Log::open(&settings.work_dir)?;
-    let listener = Listener::bind(settings.listen).await.context("--ip and --port")?;
+    let listener = Listener::bind(settings.listen)
+        .await
+        .context("--ip and --port")?;
     let (events, container_events) = mpsc::channel(containers::EVENTS);
     let containerizer = containerizer(&settings, events).await?;
     if settings.cleanup {
-        containerizer.recover(&[]).await.context("ending the containers of an earlier life")?;
+        containerizer
+            .recover(&[])
+            .await
+            .context("ending the containers of an earlier life")?;
         return Ok(None);
     }
     let identity = settings.at(listener.address());
@@ -103,7 +108,8 @@ pub async fn start_with(flags: Flags) -> Result<Option<Handle>> {
             .map_err(anyhow::Error::msg)?;
     if !birth.records.is_empty() {
         // What was forgotten at birth must not come back with the records before.
-        log.compact(&machine.snapshot()).context("writing the checkpoints")?;
+        log.compact(&machine.snapshot())
+            .context("writing the checkpoints")?;
         birth.records.clear();
     }
     let expected = machine.expected_containers();
@@ -165,7 +171,17 @@ pub async fn start_with(flags: Flags) -> Result<Option<Handle>> {
     let took = u64::try_from(recovery.elapsed().as_micros()).unwrap_or(u64::MAX);
     counters.recovery_us.store(took, Ordering::Relaxed);
     links.start(&masters);
-    Ok(Some(Handle { address, inbox, links, containers, exited, thread, tasks, server, stop }))
+    Ok(Some(Handle {
+        address,
+        inbox,
+        links,
+        containers,
+        exited,
+        thread,
+        tasks,
+        server,
+        stop,
+    }))
 }
 
 /// Lets the endpoints name the master.
@@ -221,7 +237,9 @@ pub struct Handle {
 
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handle").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Handle")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -249,7 +267,9 @@ impl Handle {
     /// time for it, the last words to the masters leave.
     pub async fn finish(self) {
         if !self.containers.await_killed(END_PATIENCE).await {
-            tracing::warn!("some tasks did not end in time: the next start of this agent ends them");
+            tracing::warn!(
+                "some tasks did not end in time: the next start of this agent ends them"
+            );
         }
         self.last_words().await;
         self.shutdown().await;

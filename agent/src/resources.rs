@@ -20,7 +20,8 @@ pub(crate) fn total(text: Option<&str>, default_role: &str, work_dir: &Path) -> 
     let mut all = Resources::parse(text, default_role).context("--resources")?;
     let named: Vec<String> = all.iter().map(|it| it.name.to_string()).collect();
     let zeros = zeros(text);
-    let missing = |name: &str| !named.iter().any(|it| it == name) && !zeros.iter().any(|it| it == name);
+    let missing =
+        |name: &str| !named.iter().any(|it| it == name) && !zeros.iter().any(|it| it == name);
     let mut detected = Vec::new();
     if missing("cpus") {
         detected.push(format!("cpus:{}", cpus()));
@@ -29,7 +30,10 @@ pub(crate) fn total(text: Option<&str>, default_role: &str, work_dir: &Path) -> 
         detected.push(format!("mem:{}", leave_some(memory(), 2 * GB, GB)));
     }
     if missing("disk") {
-        detected.push(format!("disk:{}", leave_some(disk(work_dir), 10 * GB, 5 * GB)));
+        detected.push(format!(
+            "disk:{}",
+            leave_some(disk(work_dir), 10 * GB, 5 * GB)
+        ));
     }
     if missing("ports") {
         detected.push("ports:[31000-32000]".to_owned());
@@ -40,7 +44,8 @@ pub(crate) fn total(text: Option<&str>, default_role: &str, work_dir: &Path) -> 
             detected.push(format!("gpus:{gpus}"));
         }
     }
-    let detected = Resources::parse(&detected.join(";"), default_role).context("detected resources")?;
+    let detected =
+        Resources::parse(&detected.join(";"), default_role).context("detected resources")?;
     all.add(&detected);
     Ok(all)
 }

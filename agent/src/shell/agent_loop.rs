@@ -1,8 +1,9 @@
 //! The thread that owns the machine and its log.
 //!
 //! It takes all inputs that wait, steps the machine with each, writes the records of all of
-//! them with one sync, and only then lets anything out. When the disk refuses, everything is
-//! held back and tried again, but for the answers to pings, which promise nothing.
+//! them with one sync, and only then lets anything out. On a full disk a reserve holds the
+//! refusals of tasks and the updates of those that run. When that is used up, too, everything
+//! is held back and tried again, but for the answers to pings, which promise nothing.
 
 use crate::{
     checkpoint::Log,
@@ -96,6 +97,8 @@ struct Loop {
     held: Output,
     /// When the disk refused last.
     refused: Option<Instant>,
+    /// Since when the machine knows of a full disk, or when the reserve was tried last.
+    scarce: Option<Instant>,
 }
 
 /// Starts the thread; `birth` is what the machine said first.
@@ -117,6 +120,7 @@ pub(crate) fn start(
         outlets,
         held: birth,
         refused: None,
+        scarce: None,
     };
     let thread = std::thread::Builder::new().name("agent".to_owned());
     thread.spawn(move || it.run(&outbox.events))
@@ -163,7 +167,8 @@ impl Loop {
     /// The next event, or nothing when something is due.
     fn wait(&self, events: &flume::Receiver<Event>, full: bool) -> Result<Option<Event>, ()> {
         let due = self.machine.next_deadline().map(|it| self.clock.until(it));
-        let retry = self.refused.map(|it| RETRY.saturating_sub(it.elapsed()));
+        let tried = self.refused.or(self.scarce);
+        let retry = tried.map(|it| RETRY.saturating_sub(it.elapsed()));
         let patience = [due, retry].into_iter().flatten().min();
         if full {
             std::thread::sleep(retry.unwrap_or(RETRY));
@@ -181,7 +186,9 @@ impl Loop {
     }
 
     fn step(&mut self, input: Input) {
-        let output = self.machine.step(self.clock.now(), self.clock.wall(), input);
+        let output = self
+            .machine
+            .step(self.clock.now(), self.clock.wall(), input);
         self.held.records.extend(output.records);
         self.held.volumes.extend(output.volumes);
         if self.refused.is_some() {
@@ -197,33 +204,70 @@ impl Loop {
 
     /// Writes what is held and lets it out, unless the disk refuses.
     fn commit(&mut self) {
-        if self.refused.is_some_and(|it| it.elapsed() < RETRY) {
-            return;
-        }
-        for command in std::mem::take(&mut self.held.volumes) {
-            self.outlets.volumes.obey(&command);
-        }
-        if let Err(error) = self.log.append(&self.held.records) {
-            let first = self.refused.replace(Instant::now()).is_none();
-            if first {
-                tracing::error!(
-                    %error,
-                    "the checkpoints cannot be written: no new tasks, no updates until they can"
-                );
-                self.step(Input::Disk { writable: false });
+        loop {
+            if self.refused.is_some_and(|it| it.elapsed() < RETRY) {
+                return;
             }
-            return;
-        }
-        self.let_out();
-        if self.refused.take().is_some() {
-            tracing::info!("the checkpoints can be written again");
-            self.step(Input::Disk { writable: true });
-            return self.commit();
+            for command in std::mem::take(&mut self.held.volumes) {
+                self.outlets.volumes.obey(&command);
+            }
+            if let Err(error) = self.append() {
+                if self.refused.replace(Instant::now()).is_none() {
+                    tracing::error!(
+                        %error,
+                        "the checkpoints cannot be written: nothing leaves until they can"
+                    );
+                }
+                self.note_disk();
+                return;
+            }
+            if self.refused.take().is_some() {
+                tracing::info!("the checkpoints can be written again");
+            }
+            self.let_out();
+            if !self.note_disk() {
+                break;
+            }
         }
         if self.log.wants_compaction()
             && let Err(error) = self.log.compact(&self.machine.snapshot())
         {
             tracing::warn!(%error, "the checkpoint log cannot be made shorter: it grows on");
+        }
+    }
+
+    /// Writes the records, at last into the reserve.
+    fn append(&mut self) -> std::io::Result<()> {
+        let first = self.log.append(&self.held.records);
+        match first {
+            Err(_) if self.log.use_reserve() => self.log.append(&self.held.records),
+            result => result,
+        }
+    }
+
+    /// Tells the machine when the disk becomes full and when it has room again, by the
+    /// reserve. True when there is something new to commit.
+    fn note_disk(&mut self) -> bool {
+        match self.scarce {
+            None if !self.log.has_reserve() => {
+                tracing::error!(
+                    "the disk of the work folder is full: no new tasks until it is not"
+                );
+                self.scarce = Some(Instant::now());
+                self.step(Input::Disk { writable: false });
+                true
+            }
+            Some(since) if since.elapsed() >= RETRY && self.refused.is_none() => {
+                if self.log.reserve().is_err() {
+                    self.scarce = Some(Instant::now());
+                    return false;
+                }
+                tracing::info!("the disk of the work folder has room again");
+                self.scarce = None;
+                self.step(Input::Disk { writable: true });
+                true
+            }
+            _ => false,
         }
     }
 

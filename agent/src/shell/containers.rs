@@ -141,7 +141,12 @@ impl Containers {
 
     async fn tell(&self, id: &str, event: ContainerEvent) {
         let container_id = id.to_owned();
-        self.inbox.input(Input::Container { container_id, event }).await;
+        self.inbox
+            .input(Input::Container {
+                container_id,
+                event,
+            })
+            .await;
     }
 
     async fn launch(&self, launch: Launch) {
@@ -151,7 +156,15 @@ impl Containers {
             Err((message, unknown_user)) => {
                 tracing::info!(container = id, message, "not launched");
                 let killed = self.marks().killed.contains(&id);
-                self.tell(&id, ContainerEvent::LaunchFailed { killed, unknown_user, message }).await;
+                self.tell(
+                    &id,
+                    ContainerEvent::LaunchFailed {
+                        killed,
+                        unknown_user,
+                        message,
+                    },
+                )
+                .await;
             }
         }
     }
@@ -166,13 +179,21 @@ impl Containers {
             let (found, name) = found.map_err(|it| (it.to_string(), false))?;
             owner = match found {
                 Ok(Some(user)) => Some(user),
-                Ok(None) => return Err((format!("there is no user {name:?} on this machine"), true)),
-                Err(error) => return Err((format!("user {name:?} cannot be looked up: {error}"), true)),
+                Ok(None) => {
+                    return Err((format!("there is no user {name:?} on this machine"), true));
+                }
+                Err(error) => {
+                    return Err((format!("user {name:?} cannot be looked up: {error}"), true));
+                }
             };
         }
         for (folder, ..) in &spec.volumes {
-            make_volume(folder, owner.as_ref())
-                .map_err(|it| (format!("volume {} cannot be made: {it}", folder.display()), false))?;
+            make_volume(folder, owner.as_ref()).map_err(|it| {
+                (
+                    format!("volume {} cannot be made: {it}", folder.display()),
+                    false,
+                )
+            })?;
         }
         self.collector.keep(&spec.sandbox);
         let sandbox = spec.sandbox.clone();
@@ -258,7 +279,11 @@ impl Containers {
     pub(crate) async fn recover(&self, expected: &[String]) -> Result<(), Error> {
         let found = self.containerizer.recover(expected).await?;
         for it in &found {
-            if it.spec.as_ref().is_some_and(|it| it.kind == containerizer::Kind::Docker) {
+            if it
+                .spec
+                .as_ref()
+                .is_some_and(|it| it.kind == containerizer::Kind::Docker)
+            {
                 self.marks().docker.insert(it.container_id.clone());
             }
         }
@@ -287,12 +312,16 @@ impl Containers {
 
     /// Ends every container that is left and removes it; at most this long.
     pub(crate) async fn destroy_all(&self, patience: Duration) {
-        let removals = self.containerizer.containers().into_iter().map(|id| async move {
-            // Kills what still runs, and waits for it.
-            if let Err(error) = self.containerizer.remove(&id).await {
-                tracing::warn!(container = id, error = describe(&error), "left behind");
-            }
-        });
+        let removals = self
+            .containerizer
+            .containers()
+            .into_iter()
+            .map(|id| async move {
+                // Kills what still runs, and waits for it.
+                if let Err(error) = self.containerizer.remove(&id).await {
+                    tracing::warn!(container = id, error = describe(&error), "left behind");
+                }
+            });
         let all = futures_util::future::join_all(removals);
         if tokio::time::timeout(patience, all).await.is_err() {
             tracing::warn!("some containers did not end in time");
@@ -362,9 +391,16 @@ fn translate(event: containerizer::ContainerEvent) -> ContainerEvent {
             message,
         },
         From::Exited { termination, .. } => exited(termination),
-        From::Health { healthy, kill, message, .. } => {
-            ContainerEvent::Health { healthy, kill, message }
-        }
+        From::Health {
+            healthy,
+            kill,
+            message,
+            ..
+        } => ContainerEvent::Health {
+            healthy,
+            kill,
+            message,
+        },
         From::Check { status, .. } => ContainerEvent::Check(status),
     }
 }

@@ -60,13 +60,18 @@ impl Collector {
     pub(crate) fn scan(&self, live: &[String]) {
         for run in runs(&self.work_dir) {
             self.attach(&run);
-            let name = run.file_name().and_then(|it| it.to_str()).unwrap_or_default();
+            let name = run
+                .file_name()
+                .and_then(|it| it.to_str())
+                .unwrap_or_default();
             let mut state = self.lock();
             if live.iter().any(|it| it == name) {
                 state.live.insert(run);
             } else if !state.live.contains(&run) {
                 let changed = fs::metadata(&run).and_then(|it| it.modified());
-                state.ended.insert(run, changed.unwrap_or_else(|_| SystemTime::now()));
+                state
+                    .ended
+                    .insert(run, changed.unwrap_or_else(|_| SystemTime::now()));
             }
         }
     }
@@ -91,7 +96,8 @@ impl Collector {
     pub(crate) fn sandbox_of(&self, container_id: &str) -> Option<PathBuf> {
         let state = self.lock();
         let mut live = state.live.iter();
-        live.find(|it| it.file_name().is_some_and(|name| name == container_id)).cloned()
+        live.find(|it| it.file_name().is_some_and(|name| name == container_id))
+            .cloned()
     }
 
     /// How many sandboxes wait for their deletion.
@@ -101,27 +107,41 @@ impl Collector {
 
     /// The greatest age of an ended run: less when the disk fills.
     pub(crate) fn allowed_age(&self) -> Duration {
-        allowed_age(self.delay, self.headroom, disk_usage(&self.work_dir).unwrap_or(0.0))
+        allowed_age(
+            self.delay,
+            self.headroom,
+            disk_usage(&self.work_dir).unwrap_or(0.0),
+        )
     }
 
     /// Under its own path, and as the latest of its executor by two paths.
     fn attach(&self, run: &Path) {
         let Some(path) = run.to_str() else { return };
         self.files.attach(path, run);
-        let Some(executor) = run.parent().and_then(Path::parent) else { return };
+        let Some(executor) = run.parent().and_then(Path::parent) else {
+            return;
+        };
         for latest in latest(executor) {
             // Runs come in no order at start; later ones replace earlier ones.
             let newest = fs::canonicalize(executor.join("runs/latest"));
-            self.files.attach(latest, newest.unwrap_or_else(|_| run.to_owned()));
+            self.files
+                .attach(latest, newest.unwrap_or_else(|_| run.to_owned()));
         }
     }
 
     fn detach(&self, run: &Path) {
         let Some(path) = run.to_str() else { return };
         self.files.detach(path);
-        let Some(executor) = run.parent().and_then(Path::parent) else { return };
+        let Some(executor) = run.parent().and_then(Path::parent) else {
+            return;
+        };
         for latest in latest(executor) {
-            if self.files.attached().get(&latest).is_some_and(|it| it == run) {
+            if self
+                .files
+                .attached()
+                .get(&latest)
+                .is_some_and(|it| it == run)
+            {
                 self.files.detach(&latest);
             }
         }
@@ -135,7 +155,10 @@ impl Collector {
             let state = self.lock();
             let old = |ended: &SystemTime| now.duration_since(*ended).is_ok_and(|it| it >= age);
             let ended = state.ended.iter();
-            ended.filter(|(_, ended)| old(ended)).map(|(run, _)| run.clone()).collect()
+            ended
+                .filter(|(_, ended)| old(ended))
+                .map(|(run, _)| run.clone())
+                .collect()
         };
         for run in due {
             self.detach(&run);
@@ -184,15 +207,21 @@ fn latest(executor: &Path) -> Vec<String> {
         all.push(path.to_owned());
     }
     if let (Some(framework), Some(executor)) = (name(framework), name(Some(executor))) {
-        all.push(format!("/frameworks/{framework}/executors/{executor}/runs/latest"));
+        all.push(format!(
+            "/frameworks/{framework}/executors/{executor}/runs/latest"
+        ));
     }
     all
 }
 
 fn children(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
     // Links, such as `latest`, are not followed.
-    let folders = entries.flatten().filter(|it| it.file_type().is_ok_and(|it| it.is_dir()));
+    let folders = entries
+        .flatten()
+        .filter(|it| it.file_type().is_ok_and(|it| it.is_dir()));
     folders.map(|it| it.path()).collect()
 }
 
@@ -241,7 +270,9 @@ mod tests {
     }
 
     fn sandbox(work_dir: &Path, run: &str) -> PathBuf {
-        let path = work_dir.join("slaves/a/frameworks/f/executors/e/runs").join(run);
+        let path = work_dir
+            .join("slaves/a/frameworks/f/executors/e/runs")
+            .join(run);
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join("stdout"), "hello").unwrap();
         path
@@ -257,19 +288,35 @@ mod tests {
     #[test]
     fn ended_runs_are_deleted_and_live_ones_are_not() {
         let folder = tempfile::tempdir().unwrap();
-        let (live, ended) = (sandbox(folder.path(), "live"), sandbox(folder.path(), "ended"));
+        let (live, ended) = (
+            sandbox(folder.path(), "live"),
+            sandbox(folder.path(), "ended"),
+        );
         let collector = collector(folder.path(), Duration::ZERO);
         collector.scan(&["live".to_owned()]);
         assert_eq!(collector.pending(), 1);
         collector.collect();
         assert!(live.exists() && !ended.exists());
-        assert!(collector.files.attached().contains_key(live.to_str().unwrap()));
-        assert!(!collector.files.attached().contains_key(ended.to_str().unwrap()));
+        assert!(
+            collector
+                .files
+                .attached()
+                .contains_key(live.to_str().unwrap())
+        );
+        assert!(
+            !collector
+                .files
+                .attached()
+                .contains_key(ended.to_str().unwrap())
+        );
 
         assert_eq!(collector.sandbox_of("live"), Some(live.clone()));
         collector.release(&live);
         collector.collect();
-        assert!(!folder.path().join("slaves/a").exists(), "empty folders go, too");
+        assert!(
+            !folder.path().join("slaves/a").exists(),
+            "empty folders go, too"
+        );
         assert_eq!(collector.succeeded.load(Relaxed), 2);
     }
 

@@ -134,7 +134,9 @@ impl Links {
     /// Queues a frame. A link that is closed loses it: the machine hears of that anyway.
     pub(crate) fn send(&self, link: LinkId, frame: AgentMessage) {
         let state = self.lock();
-        let Some(open) = state.open.get(&link) else { return };
+        let Some(open) = state.open.get(&link) else {
+            return;
+        };
         if open.frames.try_send(frame).is_err() {
             open.control.close(Duration::ZERO);
         }
@@ -165,7 +167,10 @@ impl Links {
     /// Whether everything queued for masters has been taken.
     pub(crate) fn is_flushed(&self) -> bool {
         let state = self.lock();
-        state.open.values().all(|it| it.frames.capacity() == it.frames.max_capacity())
+        state
+            .open
+            .values()
+            .all(|it| it.frames.capacity() == it.frames.max_capacity())
     }
 
     fn wake_all(&self) {
@@ -183,7 +188,11 @@ impl Control {
 
     async fn closed(&self) -> Duration {
         loop {
-            let ordered = self.close.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let ordered = self
+                .close
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
             if let Some(after) = ordered {
                 return after;
             }
@@ -271,12 +280,17 @@ async fn attempt(links: &Arc<Links>, address: &str, reported: &mut bool) -> Ende
     let (frames, queue) = mpsc::channel(FRAMES);
     let mut request = Request::new(ReceiverStream::new(queue));
     if let Some(value) = &links.authorization {
-        request.metadata_mut().insert("authorization", value.clone());
+        request
+            .metadata_mut()
+            .insert("authorization", value.clone());
     }
     let stream = match timeout(CONNECT, client.attach(request)).await {
         Ok(Ok(response)) => response.into_inner(),
         Ok(Err(status)) => {
-            let leader = status.metadata().get("tepui-leader").and_then(|it| it.to_str().ok());
+            let leader = status
+                .metadata()
+                .get("tepui-leader")
+                .and_then(|it| it.to_str().ok());
             if let Some(leader) = leader
                 && leader != address
             {
@@ -299,7 +313,10 @@ async fn attempt(links: &Arc<Links>, address: &str, reported: &mut bool) -> Ende
         link
     };
     tracing::debug!(master = address, link = link.0, "linked");
-    let registered = Registered { links: links.clone(), link };
+    let registered = Registered {
+        links: links.clone(),
+        link,
+    };
     links.inbox.input(Input::LinkUp { link }).await;
     let after = tokio::select! {
         () = read(links, link, address, stream) => None,
@@ -320,11 +337,19 @@ async fn read(links: &Links, link: LinkId, address: &str, mut stream: Streaming<
                 return;
             }
             Ok(Err(status)) => {
-                tracing::info!(master = address, problem = status.message(), "the link broke");
+                tracing::info!(
+                    master = address,
+                    problem = status.message(),
+                    "the link broke"
+                );
                 return;
             }
             Err(_) => {
-                tracing::warn!(master = address, ?silence, "no word from the master: link dropped");
+                tracing::warn!(
+                    master = address,
+                    ?silence,
+                    "no word from the master: link dropped"
+                );
                 return;
             }
         };

@@ -45,7 +45,13 @@ impl Context {
     }
 
     /// The sandbox of a run.
-    pub(crate) fn sandbox(&self, agent: &str, framework: &str, executor: &str, run: &str) -> PathBuf {
+    pub(crate) fn sandbox(
+        &self,
+        agent: &str,
+        framework: &str,
+        executor: &str,
+        run: &str,
+    ) -> PathBuf {
         sandbox::path(&self.work_dir, agent, framework, executor, run)
     }
 }
@@ -65,14 +71,25 @@ pub(crate) fn kind(task: &wire::TaskInfo) -> Kind {
 pub(crate) fn spec(launch: &Launch, context: &Context) -> Result<ContainerSpec, String> {
     let task = &launch.task;
     let resources = Resources::from_wire(&launch.resources).map_err(|error| error.to_string())?;
-    let command = task.command.clone().ok_or("the task has no command: executors are not run")?;
+    let command = task
+        .command
+        .clone()
+        .ok_or("the task has no command: executors are not run")?;
     let kind = kind(task);
     let user = match context.switch_user {
-        true => Some(command.user.clone().unwrap_or_else(|| launch.framework.user.clone()))
-            .filter(|it| !it.is_empty()),
+        true => Some(
+            command
+                .user
+                .clone()
+                .unwrap_or_else(|| launch.framework.user.clone()),
+        )
+        .filter(|it| !it.is_empty()),
         false => None,
     };
-    let kill_grace = task.kill_policy.as_ref().and_then(|it| it.grace_period.as_ref());
+    let kill_grace = task
+        .kill_policy
+        .as_ref()
+        .and_then(|it| it.grace_period.as_ref());
     Ok(ContainerSpec {
         container_id: launch.container_id.clone(),
         framework_id: launch.framework_id.clone(),
@@ -91,8 +108,13 @@ pub(crate) fn spec(launch: &Launch, context: &Context) -> Result<ContainerSpec, 
             &launch.container_id,
         ),
         volumes: volumes(&resources, &context.work_dir),
-        kill_grace: kill_grace.and_then(duration_from_wire).unwrap_or(context.kill_grace),
-        max_completion_time: task.max_completion_time.as_ref().and_then(duration_from_wire),
+        kill_grace: kill_grace
+            .and_then(duration_from_wire)
+            .unwrap_or(context.kill_grace),
+        max_completion_time: task
+            .max_completion_time
+            .as_ref()
+            .and_then(duration_from_wire),
         health_check: task.health_check.clone(),
         check: task.check.clone(),
         labels: Vec::new(),
@@ -113,7 +135,11 @@ fn amounts(resources: &Resources, task: &wire::TaskInfo) -> Amounts {
         mem: amount(resources.mem()),
         disk: amount(resources.disk()),
         gpus: amount(resources.gpus()),
-        ports: resources.ports().iter().map(|it| (port(it.begin), port(it.end))).collect(),
+        ports: resources
+            .ports()
+            .iter()
+            .map(|it| (port(it.begin), port(it.end)))
+            .collect(),
         cpus_limit: limit("cpus"),
         mem_limit: limit("mem"),
     }
@@ -143,7 +169,10 @@ fn environment(
             add("MESOS_SUBSCRIPTION_BACKOFF_MAX", "2secs".to_owned());
         }
         add("MESOS_EXECUTOR_ID", launch.executor_id.clone());
-        add("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD", print_duration(context.kill_grace));
+        add(
+            "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD",
+            print_duration(context.kill_grace),
+        );
         add("MESOS_FRAMEWORK_ID", launch.framework_id.clone());
         add("MESOS_HTTP_COMMAND_EXECUTOR", "0".to_owned());
         add("MESOS_SLAVE_ID", launch.agent_id.clone());
@@ -204,7 +233,10 @@ mod tests {
         let resources = Resources::parse("cpus:0.5;mem:64;ports:[31000-31001]", "*").unwrap();
         let role = tepui_agent_machine::model::Role::new("web").unwrap();
         let mut task = wire::TaskInfo {
-            command: Some(wire::CommandInfo { value: Some("true".into()), ..Default::default() }),
+            command: Some(wire::CommandInfo {
+                value: Some("true".into()),
+                ..Default::default()
+            }),
             container: container.map(|kind| wire::ContainerInfo {
                 r#type: kind as i32,
                 ..Default::default()
@@ -212,11 +244,19 @@ mod tests {
             ..Default::default()
         };
         task.task_id.value = "t".into();
-        task.limits.insert("mem".into(), wire::value::Scalar { value: f64::INFINITY });
+        task.limits.insert(
+            "mem".into(),
+            wire::value::Scalar {
+                value: f64::INFINITY,
+            },
+        );
         Launch {
             agent_id: "a".into(),
             framework_id: "f".into(),
-            framework: wire::FrameworkInfo { user: "nobody".into(), ..Default::default() },
+            framework: wire::FrameworkInfo {
+                user: "nobody".into(),
+                ..Default::default()
+            },
             executor_id: "t".into(),
             container_id: "c".into(),
             task,
@@ -231,7 +271,10 @@ mod tests {
         assert_eq!(spec.user.as_deref(), Some("nobody"));
         assert_eq!(spec.amounts.ports, [(31000, 31001)]);
         assert_eq!(spec.amounts.mem_limit, Some(Limit::Infinite));
-        assert_eq!(spec.sandbox, Path::new("/w/slaves/a/frameworks/f/executors/t/runs/c"));
+        assert_eq!(
+            spec.sandbox,
+            Path::new("/w/slaves/a/frameworks/f/executors/t/runs/c")
+        );
         let value = |name: &str| {
             let found = spec.environment.iter().find(|(it, _)| it == name);
             found.map(|(_, value)| value.as_str())
@@ -245,7 +288,11 @@ mod tests {
 
     #[test]
     fn a_docker_task_has_its_own_environment() {
-        let spec = spec(&launch(Some(wire::container_info::Type::Docker)), &context()).unwrap();
+        let spec = spec(
+            &launch(Some(wire::container_info::Type::Docker)),
+            &context(),
+        )
+        .unwrap();
         assert_eq!(spec.kind, Kind::Docker);
         let names: Vec<&str> = spec.environment.iter().map(|(it, _)| it.as_str()).collect();
         assert_eq!(names, ["MESOS_ALLOCATION_ROLE"]);

@@ -43,7 +43,10 @@ impl Volumes {
             VolumeCommand::Destroy(it) => (it, "destroyed"),
         };
         let Some((volume, path)) = self.find(wire) else {
-            tracing::error!(name = wire.name, "a volume cannot be {action}: it has no place");
+            tracing::error!(
+                name = wire.name,
+                "a volume cannot be {action}: it has no place"
+            );
             return;
         };
         let result = match command {
@@ -97,7 +100,10 @@ fn delete_later(path: PathBuf) {
             tracing::warn!(path = %path.display(), %error, "cannot be deleted");
         }
     };
-    if let Err(error) = std::thread::Builder::new().name("volumes".to_owned()).spawn(delete) {
+    if let Err(error) = std::thread::Builder::new()
+        .name("volumes".to_owned())
+        .spawn(delete)
+    {
         // The next start of the agent deletes it.
         tracing::warn!(%error, "no thread to delete a volume");
     }
@@ -128,6 +134,9 @@ mod tests {
         assert!(!path.exists());
         volumes.obey(&VolumeCommand::Destroy(volume()));
         volumes.obey(&VolumeCommand::Create(volume()));
-        assert!(fs::read_dir(&path).unwrap().next().is_none(), "a new volume is empty");
+        assert!(
+            fs::read_dir(&path).unwrap().next().is_none(),
+            "a new volume is empty"
+        );
     }
 }
