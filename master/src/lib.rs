@@ -46,7 +46,7 @@ use tepui_server::{
     files::Files,
     flags::{Error as FlagsError, Flags},
     listener::{Listener, Stop},
-    logging,
+    logging, system,
 };
 
 /// Where operators put a file per flag.
@@ -264,6 +264,7 @@ async fn serve() -> Result<()> {
         flags.text("logging_level").unwrap_or("INFO"),
         flags.bool("quiet"),
     );
+    system::raise_open_files();
     let handle = start_with(flags).await?;
     let address = handle.address();
     match address.ip().is_loopback() {

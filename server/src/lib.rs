@@ -14,6 +14,7 @@ pub mod files;
 pub mod flags;
 pub mod listener;
 pub mod logging;
+pub mod metrics;
 pub mod respond;
 pub mod routing;
 pub mod system;

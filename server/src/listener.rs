@@ -22,6 +22,9 @@ const MAX_HEADERS: usize = 64 << 10;
 /// Windows of HTTP/2: a stream must be able to carry the offers of a large cluster.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// A client that is sent something and takes none of it for this long is cut off: what
+/// waits for it costs memory, and its end is what frees the rest.
+const READ_PATIENCE: Duration = Duration::from_secs(60);
 /// How long open requests may take to finish at shutdown.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -124,6 +127,9 @@ impl Listener {
             };
             // Latency of small frames matters more than their number.
             let _ = socket.set_nodelay(true);
+            // A kernel without it leaves such clients to their own time-outs.
+            let patience = READ_PATIENCE.as_millis() as u32;
+            let _ = rustix::net::sockopt::set_tcp_user_timeout(&socket, patience);
             let service = Identity::new().layer(router.clone()).map_request(
                 move |mut request: http::Request<hyper::body::Incoming>| {
                     request.extensions_mut().insert(ConnectInfo(peer));

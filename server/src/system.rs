@@ -6,6 +6,20 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
+/// Lets this process have as many open files as the system grants: every client and every
+/// agent is one, and the customary 1024 are few.
+pub fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        // What was granted before stays.
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "the limit of open files could not be raised");
+        }
+    }
+}
+
 /// Load over 1, 5 and 15 minutes.
 fn loads() -> [f64; 3] {
     let text = read("/proc/loadavg");

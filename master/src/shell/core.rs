@@ -20,11 +20,12 @@ use bytes::Bytes;
 use prost::Message as _;
 use std::{
     any::Any,
+    cell::Cell,
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant as SystemInstant, SystemTime, UNIX_EPOCH},
@@ -32,7 +33,7 @@ use std::{
 use tepui_master_machine::{
     Machine,
     config::Config,
-    counters::Counters,
+    counters::{Counter, Counters},
     input::{ConnectionId, Input},
     model::{
         log,
@@ -40,8 +41,9 @@ use tepui_master_machine::{
         wire,
     },
     outbox::{Outbox, Ticket},
-    output::{Outgoing, Output, ViewChange},
+    output::{Destination, Outgoing, Output, ViewChange},
 };
+use tepui_server::metrics::Timer;
 use tepui_state::ClusterState;
 
 /// What the replica tells the machine's thread.
@@ -75,6 +77,11 @@ const STEPS: usize = 512;
 const BYTES: usize = 1 << 20;
 /// Bytes proposed and not committed before stepping pauses.
 const IN_FLIGHT: usize = 16 << 20;
+/// Ticks that may panic one after the other.
+const FAILED_TICKS: u32 = 3;
+/// Inputs that caused a panic and are kept: one that comes again and again must not fill
+/// the disk.
+const DUMPS: usize = 100;
 /// How long the principal of a connection that caused a panic is refused.
 const HOLD_OFF: Duration = Duration::from_secs(30);
 
@@ -84,6 +91,16 @@ pub(crate) struct Shared {
     leading: AtomicBool,
     status: Mutex<Status>,
     held_off: Mutex<Vec<(Option<String>, SystemInstant)>>,
+    timers: Mutex<Timers>,
+}
+
+/// How long things take.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Timers {
+    /// From the proposal of an entry until it is committed.
+    pub(crate) commits: Timer,
+    /// Steps that ran a cycle of allocation.
+    pub(crate) allocations: Timer,
 }
 
 /// The parts of [`Shared`] that change together.
@@ -111,6 +128,16 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// A copy of the timers.
+    pub(crate) fn timers(&self) -> Timers {
+        self.lock_timers().clone()
+    }
+
+    /// Locked for one sample or one copy.
+    fn lock_timers(&self) -> MutexGuard<'_, Timers> {
+        self.timers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with_status(&self, change: impl FnOnce(&mut Status)) {
@@ -179,6 +206,7 @@ struct Leadership {
 /// What happens when an entry is committed, besides the outbox.
 struct InFlight {
     sequence: u64,
+    proposed: SystemInstant,
     bytes: usize,
     entry: Arc<log::Entry>,
     changes: Vec<ViewChange>,
@@ -214,7 +242,11 @@ pub(crate) fn run<R: Replica>(parts: Parts<R>) {
         began: SystemInstant::now(),
     };
     let mut leadership: Option<Leadership> = None;
-    let core = Core { parts, clock };
+    let core = Core {
+        parts,
+        clock,
+        failed_ticks: Cell::new(0),
+    };
     loop {
         let stopped = match &mut leadership {
             None => core.follow(&mut leadership),
@@ -229,6 +261,8 @@ pub(crate) fn run<R: Replica>(parts: Parts<R>) {
 struct Core<R> {
     parts: Parts<R>,
     clock: Clock,
+    /// Ticks that panicked, one after the other.
+    failed_ticks: Cell<u32>,
 }
 
 impl<R: Replica> Core<R> {
@@ -312,7 +346,19 @@ impl<R: Replica> Core<R> {
             source: ConnectionId(u64::MAX),
             input: Input::Tick,
         };
-        self.step_all(slot, drain, vec![tick])
+        let reborn = self.step_all(slot, drain, vec![tick]);
+        let failed = if reborn {
+            self.failed_ticks.get() + 1
+        } else {
+            0
+        };
+        self.failed_ticks.set(failed);
+        if failed >= FAILED_TICKS {
+            // Nobody is to blame, and a machine born again fails again.
+            tracing::error!(failed, "the machine's clockwork panics: the process ends");
+            std::process::abort();
+        }
+        reborn
     }
 
     /// True when the leadership ended.
@@ -347,7 +393,8 @@ impl<R: Replica> Core<R> {
 
     fn begin_term(&self, term: u64, state: ClusterState) -> Leadership {
         tracing::info!(term, "this master leads");
-        let mut leadership = self.birth(term, 0, state, Survivors::default());
+        let outbox = Outbox::new(0);
+        let mut leadership = self.birth(term, 0, state, Survivors::default(), outbox);
         leadership.survivors = Survivors::default();
         self.parts.shared.leading.store(true, Ordering::Release);
         leadership
@@ -360,13 +407,15 @@ impl<R: Replica> Core<R> {
         sequence: u64,
         state: ClusterState,
         mut survivors: Survivors,
+        outbox: Outbox,
     ) -> Leadership {
         let now = self.clock.now();
         let wall = wall_now();
         let master_id = uuid::Uuid::new_v4().to_string();
-        self.parts
-            .view
-            .send(ViewMessage::Birth(Box::new(state.clone())));
+        self.parts.view.send(ViewMessage::Birth {
+            state: Box::new(state.clone()),
+            again: sequence != 0,
+        });
         let (mut machine, output) = Machine::birth(
             state,
             term,
@@ -392,7 +441,7 @@ impl<R: Replica> Core<R> {
         let mut leadership = Leadership {
             term,
             machine,
-            outbox: Outbox::new(sequence),
+            outbox,
             sequence,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
@@ -432,9 +481,14 @@ impl<R: Replica> Core<R> {
             // Kept for the case of a panic; inputs share their payloads.
             let kept = input.clone();
             let machine = &mut leadership.machine;
+            let runs = machine.counters().get(Counter::AllocationRuns);
             let result = catch_unwind(AssertUnwindSafe(|| machine.step(now, wall, input)));
             match result {
                 Ok(output) => {
+                    if leadership.machine.counters().get(Counter::AllocationRuns) != runs {
+                        let took = self.clock.now().saturating_since(now);
+                        self.parts.shared.lock_timers().allocations.record(took);
+                    }
                     leadership.survivors.observe_output(&output);
                     drain.add(output);
                 }
@@ -500,7 +554,9 @@ impl<R: Replica> Core<R> {
                 }
                 Some(Control::Replica(ReplicaEvent::State { term: of, state })) if of == term => {
                     let survivors = std::mem::take(&mut leadership.survivors);
-                    *slot = Some(self.birth(term, leadership.sequence, *state, survivors));
+                    // What waits for a confirmation was decided before, and still leaves.
+                    let (sequence, outbox) = (leadership.sequence, leadership.outbox);
+                    *slot = Some(self.birth(term, sequence, *state, survivors, outbox));
                     return;
                 }
                 Some(Control::Replica(event)) => {
@@ -535,6 +591,10 @@ impl<R: Replica> Core<R> {
 
     fn dump(&self, source: ConnectionId, input: &Input, text: &str) {
         let folder = &self.parts.panic_folder;
+        if std::fs::read_dir(folder).is_ok_and(|it| it.count() >= DUMPS) {
+            tracing::error!("the panics folder is full: the input is not written");
+            return;
+        }
         let name = format!("{:.6}-{}.txt", wall_now().0, source.0);
         let content = format!("{text}\n\n{input:#?}\n");
         let written = std::fs::create_dir_all(folder)
@@ -570,6 +630,7 @@ impl<R: Replica> Core<R> {
             leadership.in_flight_bytes += bytes.len();
             leadership.in_flight.push_back(InFlight {
                 sequence,
+                proposed: SystemInstant::now(),
                 bytes: bytes.len(),
                 entry: Arc::new(entry),
                 changes: drain.changes,
@@ -603,6 +664,9 @@ impl<R: Replica> Core<R> {
             }
             if let Some(first) = leadership.in_flight.pop_front() {
                 leadership.in_flight_bytes -= first.bytes;
+                let mut timers = self.parts.shared.lock_timers();
+                timers.commits.record(first.proposed.elapsed());
+                drop(timers);
                 // Before the messages leave: a client that was answered sees its write.
                 self.parts.view.send(ViewMessage::Update {
                     entry: Some(first.entry),
@@ -616,11 +680,19 @@ impl<R: Replica> Core<R> {
 
     fn deliver(&self, leadership: &mut Leadership, messages: Vec<Outgoing>) {
         for slow in self.parts.destinations.deliver(messages) {
-            tracing::warn!(
-                connection = slow.0,
-                "a reader is too slow and is disconnected"
-            );
-            leadership.survivors.forget(slow);
+            // Its connection may hang in a write for a while: the machine is told now.
+            let (connection, input) = match slow {
+                Destination::Scheduler(connection) => {
+                    (connection, Input::SchedulerDisconnected { connection })
+                }
+                Destination::Agent(connection) => {
+                    (connection, Input::AgentDisconnected { connection })
+                }
+                Destination::Reply(_) => continue,
+            };
+            tracing::warn!(?slow, "a reader is too slow and is disconnected");
+            leadership.survivors.forget(connection);
+            self.parts.intake.interject(connection, input);
         }
     }
 

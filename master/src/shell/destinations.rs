@@ -95,7 +95,7 @@ impl Destinations {
 
     /// Delivers messages in order; returns the streams that were closed because their
     /// reader is too slow.
-    pub(crate) fn deliver(&self, messages: Vec<Outgoing>) -> Vec<ConnectionId> {
+    pub(crate) fn deliver(&self, messages: Vec<Outgoing>) -> Vec<Destination> {
         let mut slow = Vec::new();
         if messages.is_empty() {
             return slow;
@@ -118,7 +118,7 @@ impl Destinations {
                     };
                     if let Err(error) = sender.try_send(message) {
                         if matches!(error, mpsc::error::TrySendError::Full(_)) {
-                            slow.push(id);
+                            slow.push(to);
                         }
                         inner.streams.remove(&id);
                     } else if closes {
@@ -166,7 +166,7 @@ mod tests {
         }
         assert_eq!(
             destinations.deliver(vec![event(slow), event(quick)]),
-            [slow]
+            [Destination::Agent(slow)]
         );
         assert!(quick_stream.try_recv().is_ok());
         assert!(!destinations.is_open(slow));

@@ -135,6 +135,12 @@ impl<C> Intake<C> {
         self.wake.notify_one();
     }
 
+    /// Queues what the shell itself has to say about a connection that is still open,
+    /// without waiting.
+    pub(crate) fn interject(&self, source: ConnectionId, input: Input) {
+        self.push(source, input);
+    }
+
     fn close(&self, source: ConnectionId) {
         let mut inner = self.lock();
         if let Some(queue) = inner.queues.get_mut(&source) {

@@ -28,6 +28,8 @@ pub(crate) struct Survivors {
     subscribing: HashMap<ConnectionId, SubscribeInput>,
     schedulers: BTreeMap<ConnectionId, AdoptedScheduler>,
     agents: BTreeMap<ConnectionId, AgentId>,
+    /// The same, the other way round.
+    links: BTreeMap<AgentId, ConnectionId>,
     offers: BTreeMap<OfferId, Arc<Offer>>,
 }
 
@@ -59,7 +61,9 @@ impl Survivors {
                 (Destination::Agent(connection), Message::ToAgent(message)) => {
                     if let Some(master_message::Kind::Registered(it)) = &message.kind {
                         let id = AgentId::from(it.agent_id.as_str());
-                        self.agents.retain(|_, known| *known != id);
+                        if let Some(old) = self.links.insert(id.clone(), connection) {
+                            self.agents.remove(&old);
+                        }
                         self.agents.insert(connection, id);
                     }
                 }
@@ -104,7 +108,9 @@ impl Survivors {
     pub(crate) fn forget(&mut self, connection: ConnectionId) {
         self.subscribing.remove(&connection);
         self.schedulers.remove(&connection);
-        self.agents.remove(&connection);
+        if let Some(id) = self.agents.remove(&connection) {
+            self.links.remove(&id);
+        }
     }
 
     /// Forgets the offers, which the machine that takes them over names again.

@@ -17,7 +17,11 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub(crate) enum ViewMessage {
     /// A machine was born over this state: what is volatile starts anew.
-    Birth(Box<ClusterState>),
+    Birth {
+        state: Box<ClusterState>,
+        /// In place of one of the same term: who subscribed has been told of all this.
+        again: bool,
+    },
     /// A committed entry and the changes that belong to it, in order.
     Update {
         entry: Option<Arc<log::Entry>>,
@@ -81,11 +85,13 @@ fn run(messages: &flume::Receiver<ViewMessage>, subscribers: usize) {
         while let Some(message) = next.take() {
             taken += 1;
             match message {
-                ViewMessage::Birth(state) => {
+                ViewMessage::Birth { state, again } => {
                     view = Some(View::birth(*state));
                     cached = None;
-                    // Their clusters' memory is gone: they subscribe again.
-                    feed.clear();
+                    if !again {
+                        // Another term: they subscribe again.
+                        feed.clear();
+                    }
                 }
                 ViewMessage::Update { entry, changes } => {
                     cached = None;
