@@ -214,8 +214,14 @@ async fn containerizer(
         }
         _ => {}
     }
-    for (name, problem) in [("docker", docker), ("process", process)] {
-        if let Some(problem) = problem {
+    let wanted = [
+        ("docker", wanted.docker, docker),
+        ("process", wanted.process, process),
+    ];
+    for (name, wanted, problem) in wanted {
+        if let Some(problem) = problem
+            && wanted
+        {
             tracing::info!(containerizer = name, problem, "not used");
         }
     }
