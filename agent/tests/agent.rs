@@ -24,7 +24,10 @@ async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 fn executor_pid(status: &wire::TaskStatus) -> u32 {
-    let container = status.container_status.as_ref().expect("a container status");
+    let container = status
+        .container_status
+        .as_ref()
+        .expect("a container status");
     container.executor_pid.expect("a pid")
 }
 
@@ -41,7 +44,9 @@ async fn a_task_runs_and_is_seen() {
     assert_eq!(register.agent_id, "");
     assert!(register.capabilities.iter().any(|it| it == "MULTI_ROLE"));
 
-    master.run(Task::new("t", "echo hello; echo oops >&2; sleep 1000")).await;
+    master
+        .run(Task::new("t", "echo hello; echo oops >&2; sleep 1000"))
+        .await;
     let starting = master.update("t").await;
     assert_eq!(starting.state(), TaskState::TaskStarting);
     let running = master.update("t").await;
@@ -49,8 +54,13 @@ async fn a_task_runs_and_is_seen() {
     assert_eq!(running.source(), Source::Executor);
     assert_eq!(running.executor_id.as_ref().unwrap().value, "t");
     let container = running.container_status.as_ref().unwrap();
-    assert_eq!(container.container_id.as_ref().unwrap().value, "container-t");
-    let address = container.network_infos[0].ip_addresses[0].ip_address.as_deref();
+    assert_eq!(
+        container.container_id.as_ref().unwrap().value,
+        "container-t"
+    );
+    let address = container.network_infos[0].ip_addresses[0]
+        .ip_address
+        .as_deref();
     assert_eq!(address, Some("127.0.0.1"));
     assert!(alive(executor_pid(&running)));
 
@@ -66,16 +76,28 @@ async fn a_task_runs_and_is_seen() {
     })
     .await;
     let latest = format!("/frameworks/{FRAMEWORK}/executors/t/runs/latest");
-    assert_eq!(agent.get(&format!("/files/read?path={latest}/stderr&offset=0"))["data"], "oops\n");
+    assert_eq!(
+        agent.get(&format!("/files/read?path={latest}/stderr&offset=0"))["data"],
+        "oops\n"
+    );
     let statistics = agent.get("/monitor/statistics");
     assert_eq!(statistics[0]["source"], "t");
     assert_eq!(statistics[0]["statistics"]["cpus_soft_limit"], 0.1);
     assert_eq!(agent.get("/containers")[0]["container_id"], "container-t");
     let tasks = agent.call(r#"{"type":"GET_TASKS"}"#);
-    assert_eq!(tasks["get_tasks"]["launched_tasks"][0]["task_id"]["value"], "t");
+    assert_eq!(
+        tasks["get_tasks"]["launched_tasks"][0]["task_id"]["value"],
+        "t"
+    );
     assert_eq!(tasks["get_tasks"]["queued_tasks"], json!([]));
     let listed = json!({"type": "LIST_FILES", "list_files": {"path": directory}});
-    assert_eq!(agent.call(&listed.to_string())["list_files"]["file_infos"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        agent.call(&listed.to_string())["list_files"]["file_infos"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
 
     master.kill("t").await;
     let killed = master.until("t", TaskState::TaskKilled).await;
@@ -97,9 +119,24 @@ async fn exit_statuses_are_told_in_mesos_words() {
     let _agent = Agent::start(folder.path(), &master);
     master.register().await;
     for (id, command, state, message) in [
-        ("zero", "true", TaskState::TaskFinished, "Command exited with status 0"),
-        ("three", "exit 3", TaskState::TaskFailed, "Command exited with status 3"),
-        ("signal", "kill -9 $$", TaskState::TaskFailed, "Command terminated with signal Killed"),
+        (
+            "zero",
+            "true",
+            TaskState::TaskFinished,
+            "Command exited with status 0",
+        ),
+        (
+            "three",
+            "exit 3",
+            TaskState::TaskFailed,
+            "Command exited with status 3",
+        ),
+        (
+            "signal",
+            "kill -9 $$",
+            TaskState::TaskFailed,
+            "Command terminated with signal Killed",
+        ),
     ] {
         master.run(Task::new(id, command)).await;
         let status = master.until(id, state).await;
@@ -122,7 +159,11 @@ async fn exit_statuses_are_told_in_mesos_words() {
     assert_eq!(status.state(), TaskState::TaskFailed);
     assert_eq!(status.source(), Source::Agent);
     assert_eq!(status.reason(), Reason::ContainerLaunchFailed);
-    assert!(status.message().contains("/nowhere/at/all"), "{}", status.message());
+    assert!(
+        status.message().contains("/nowhere/at/all"),
+        "{}",
+        status.message()
+    );
     assert!(status.executor_id.is_some() && status.container_status.is_none());
 }
 
@@ -133,7 +174,10 @@ async fn tasks_survive_the_death_of_the_agent() {
     let mut agent = Agent::start(folder.path(), &master);
     master.register().await;
     let go = folder.path().join("go");
-    let waiting = format!("while [ ! -e {} ]; do sleep 0.05; done; exit 7", go.display());
+    let waiting = format!(
+        "while [ ! -e {} ]; do sleep 0.05; done; exit 7",
+        go.display()
+    );
     master.run(Task::new("stays", "sleep 1000")).await;
     master.run(Task::new("ends", &waiting)).await;
     let stays = executor_pid(&master.until("stays", TaskState::TaskRunning).await);
@@ -146,8 +190,11 @@ async fn tasks_survive_the_death_of_the_agent() {
     let _agent = Agent::start(folder.path(), &master);
     let register = master.register().await;
     assert_eq!(register.agent_id, "agent-S0");
-    let states: Vec<(String, i32)> =
-        register.tasks.iter().map(|it| (it.task_id.clone(), it.state)).collect();
+    let states: Vec<(String, i32)> = register
+        .tasks
+        .iter()
+        .map(|it| (it.task_id.clone(), it.state))
+        .collect();
     assert_eq!(
         states,
         [
@@ -197,7 +244,10 @@ async fn a_terminated_agent_leaves_its_tasks_and_one_told_to_leave_does_not() {
     let mut agent = Agent::start(folder.path(), &master);
     let register = master.register().await;
     assert_eq!(register.tasks.len(), 1);
-    eventually("the agent is registered", || agent.get("/metrics/snapshot")["slave/registered"] == 1.0).await;
+    eventually("the agent is registered", || {
+        agent.get("/metrics/snapshot")["slave/registered"] == 1.0
+    })
+    .await;
     assert_eq!(agent.signal("-USR1"), Some(0));
     let unregistered = |it| matches!(it, agent_message::Kind::Unregister(_)).then_some(());
     master.next("farewell", unregistered).await;
@@ -262,7 +312,10 @@ async fn a_full_disk_refuses_tasks_and_recovers() {
         "{refused:?}"
     );
     let message = refused.message().to_lowercase();
-    assert!(message.contains("disk") || message.contains("space"), "{message}");
+    assert!(
+        message.contains("disk") || message.contains("space"),
+        "{message}"
+    );
     assert_eq!(agent.request("GET", "/health", &[], "").0, 200);
 
     std::fs::remove_file(&filler).unwrap();
@@ -294,12 +347,33 @@ async fn operators_and_executors_are_refused_as_by_mesos() {
     for (method, path, headers, body, status, text) in [
         ("PUT", "/api/v1", json, "", 405, "POST"),
         ("POST", "/api/v1", &[][..], "{}", 400, "Content-Type"),
-        ("POST", "/api/v1", &[("Content-Type", "text/plain")][..], "{}", 415, "Content-Type"),
+        (
+            "POST",
+            "/api/v1",
+            &[("Content-Type", "text/plain")][..],
+            "{}",
+            415,
+            "Content-Type",
+        ),
         ("POST", "/api/v1", json, "{", 400, ""),
         ("POST", "/api/v1", json, "{}", 400, "type"),
         ("POST", "/api/v1", json, r#"{"type":"UNKNOWN"}"#, 501, ""),
-        ("POST", "/api/v1", json, r#"{"type":"READ_FILE"}"#, 400, "read_file"),
-        ("POST", "/api/v1", json, r#"{"type":"PRUNE_IMAGES"}"#, 200, ""),
+        (
+            "POST",
+            "/api/v1",
+            json,
+            r#"{"type":"READ_FILE"}"#,
+            400,
+            "read_file",
+        ),
+        (
+            "POST",
+            "/api/v1",
+            json,
+            r#"{"type":"PRUNE_IMAGES"}"#,
+            200,
+            "",
+        ),
         (
             "POST",
             "/api/v1",
@@ -308,7 +382,14 @@ async fn operators_and_executors_are_refused_as_by_mesos() {
             404,
             "",
         ),
-        ("POST", "/api/v1", &[("Content-Type", "application/recordio")][..], "2\n{}", 400, "Message-Content-Type"),
+        (
+            "POST",
+            "/api/v1",
+            &[("Content-Type", "application/recordio")][..],
+            "2\n{}",
+            400,
+            "Message-Content-Type",
+        ),
         ("GET", "/api/v1/executor", json, "", 405, "POST"),
         (
             "POST",
@@ -320,20 +401,57 @@ async fn operators_and_executors_are_refused_as_by_mesos() {
         ),
         ("GET", "/slave(1)", &[][..], "", 404, ""),
         ("GET", "/nope", &[][..], "", 404, ""),
-        ("GET", "/files/read?path=/etc/passwd&offset=0", &[][..], "", 404, ""),
+        (
+            "GET",
+            "/files/read?path=/etc/passwd&offset=0",
+            &[][..],
+            "",
+            404,
+            "",
+        ),
         ("GET", "/state.json", &[][..], "", 404, ""),
         ("GET", "//state", &[][..], "", 200, "slave(1)@"),
-        ("DELETE", "/slave%281%29/state/", &[][..], "", 200, "slave(1)@"),
-        ("GET", "/metrics/snapshot?timeout=x", &[][..], "", 400, "timeout"),
-        ("GET", "/containers?executor_id=e", &[][..], "", 400, "framework_id"),
+        (
+            "DELETE",
+            "/slave%281%29/state/",
+            &[][..],
+            "",
+            200,
+            "slave(1)@",
+        ),
+        (
+            "GET",
+            "/metrics/snapshot?timeout=x",
+            &[][..],
+            "",
+            400,
+            "timeout",
+        ),
+        (
+            "GET",
+            "/containers?executor_id=e",
+            &[][..],
+            "",
+            400,
+            "framework_id",
+        ),
     ] {
         let (found, answer) = agent.request(method, path, headers, body);
         assert_eq!(found, status, "{method} {path} {body}: {answer}");
         assert!(answer.contains(text), "{method} {path} {body}: {answer}");
     }
     for call in [
-        "GET_HEALTH", "GET_FLAGS", "GET_VERSION", "GET_LOGGING_LEVEL", "GET_STATE", "GET_AGENT",
-        "GET_CONTAINERS", "GET_FRAMEWORKS", "GET_EXECUTORS", "GET_OPERATIONS", "GET_TASKS",
+        "GET_HEALTH",
+        "GET_FLAGS",
+        "GET_VERSION",
+        "GET_LOGGING_LEVEL",
+        "GET_STATE",
+        "GET_AGENT",
+        "GET_CONTAINERS",
+        "GET_FRAMEWORKS",
+        "GET_EXECUTORS",
+        "GET_OPERATIONS",
+        "GET_TASKS",
         "GET_RESOURCE_PROVIDERS",
     ] {
         assert_eq!(agent.call(&json!({"type": call}).to_string())["type"], call);

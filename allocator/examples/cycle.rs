@@ -36,20 +36,28 @@ fn main() {
     let heap = heap.unwrap_or_default();
     print("bare heap loop", heap, agents, heap);
 
-    let mut allocator = world(agents, frameworks, roles);
-    let (first, offers) = cycle(&mut allocator, 0);
+    // Like the loop, the quickest of several: other processes do not count.
+    let mut first = Duration::MAX;
+    let (mut allocator, mut offers) = (world(0, 0, 1), Vec::new());
+    for _ in 0..5 {
+        allocator = world(agents, frameworks, roles);
+        let (took, given) = cycle(&mut allocator, 0);
+        (first, offers) = (first.min(took), given);
+    }
     print("first round, every agent offered", first, agents, heap);
     assert_eq!(offers.len() as u64, agents);
 
     let none = time(|| drop(allocator.allocate(Instant(0), u32::MAX)));
     print("nothing changed", none, agents, heap);
 
-    let mut offers = offers;
+    let mut quickest = (Duration::MAX, Duration::MAX);
     for round in 1..=rounds {
         let declined = time(|| decline(&mut allocator, &offers));
         let (took, next) = cycle(&mut allocator, round);
-        if round == 1 || round == rounds || (round % 100 == 0) {
-            let name = format!("round {round}, all declined before");
+        quickest = (quickest.0.min(took), quickest.1.min(declined));
+        if round == rounds || round % 10 == 0 {
+            let (took, declined) = std::mem::replace(&mut quickest, (Duration::MAX, Duration::MAX));
+            let name = format!("round {round} (of the last ten), all declined before");
             print(&name, took, agents, heap);
             print("  the declines", declined, agents, heap);
             println!(

@@ -24,7 +24,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 20)]
     launches: usize,
     /// An image that the engine has already, with a `sleep`
-    #[arg(long, default_value = "tepui-test:latest")]
+    #[arg(long, default_value = "tepui-test:1")]
     image: String,
     /// The engine's socket
     #[arg(long, default_value = "/var/run/docker.sock")]

@@ -7,9 +7,12 @@
 
 use crate::http::{self, Response};
 use anyhow::{Context, Result};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::{Read, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -48,6 +51,8 @@ pub fn load(file: &str, replacements: &BTreeMap<String, String>) -> Result<Vec<E
         .map(|line| {
             let line: Value = serde_json::from_str(line)?;
             let field = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+            let mut line = line.clone();
+            replace_in_gzip(&mut line["request"], replacements)?;
             Ok(Exchange {
                 file: file.to_owned(),
                 name: field("name"),
@@ -57,6 +62,29 @@ pub fn load(file: &str, replacements: &BTreeMap<String, String>) -> Result<Vec<E
             })
         })
         .collect()
+}
+
+/// A compressed body holds recorded ids too: it is unpacked, changed and packed again.
+fn replace_in_gzip(request: &mut Value, replacements: &BTreeMap<String, String>) -> Result<()> {
+    let Some(body) = request["body_base64"].as_str() else {
+        return Ok(());
+    };
+    let packed = STANDARD.decode(body)?;
+    let mut text = String::new();
+    if GzDecoder::new(packed.as_slice())
+        .read_to_string(&mut text)
+        .is_err()
+    {
+        // Not compressed: what is wrong about it must stay so.
+        return Ok(());
+    }
+    for (recorded, live) in replacements {
+        text = text.replace(recorded, live);
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text.as_bytes())?;
+    request["body_base64"] = STANDARD.encode(encoder.finish()?).into();
+    Ok(())
 }
 
 /// Repeats the recorded request. `None` when the server closes without an answer.
@@ -75,6 +103,12 @@ pub fn replay(exchange: &Exchange, address: SocketAddr) -> Result<Option<Respons
         .flatten()
         .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
         .collect();
+    if let Some(body) = request["body_base64"].as_str() {
+        let body = STANDARD.decode(body)?;
+        let method = request["method"].as_str().unwrap_or("POST");
+        let path = request["path"].as_str().unwrap_or("/");
+        return http::exchange(address, &http::request_bytes(method, path, &headers, &body));
+    }
     let body = match (&request["json"], request["body"].as_str()) {
         (Value::Null, Some(body)) => body.as_bytes().to_vec(),
         (Value::Null, None) => Vec::new(),

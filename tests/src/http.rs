@@ -12,6 +12,9 @@ use std::{
 /// How long any answer may take before the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a single answer may take; one that does not come counts as none.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+
 /// An answer.
 #[derive(Debug)]
 pub struct Response {
@@ -74,6 +77,7 @@ pub fn request_bytes(method: &str, path: &str, headers: &[(&str, &str)], body: &
 pub fn exchange(address: SocketAddr, request: &[u8]) -> Result<Option<Response>> {
     let is_head = request.starts_with(b"HEAD ");
     let mut stream = connect(address)?;
+    stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
     // A server may refuse and close before it has read everything.
     let _ = stream.write_all(request);
     let mut reader = BufReader::new(stream);

@@ -15,7 +15,7 @@ const AGENT: &[&str] = &[
 ];
 
 /// The image of the tests, made once from busybox.
-const IMAGE: &str = "tepui-test:latest";
+const IMAGE: &str = "tepui-test:1";
 
 /// Fails loudly when there is no engine: these tests are never skipped.
 fn image() {

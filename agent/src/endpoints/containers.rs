@@ -56,8 +56,12 @@ impl Container {
         let resources = values::resources(&task.task.resources);
         let statistics = statistics.map(|mut it| {
             // Always there, hard limit or not.
-            it.cpus_soft_limit = it.cpus_soft_limit.or(resources.cpus().map(|it| it.as_f64()));
-            let mem = resources.mem().map(|it| (it.as_f64() * f64::from(1 << 20)) as u64);
+            it.cpus_soft_limit = it
+                .cpus_soft_limit
+                .or(resources.cpus().map(|it| it.as_f64()));
+            let mem = resources
+                .mem()
+                .map(|it| (it.as_f64() * f64::from(1 << 20)) as u64);
             it.mem_soft_limit_bytes = it.mem_soft_limit_bytes.or(mem);
             it
         });
@@ -98,7 +102,11 @@ impl Container {
             "container_id": self.container_id,
         });
         values::put(&mut value, "status", self.status.as_ref().map(to_value));
-        values::put(&mut value, "statistics", self.statistics.as_ref().map(to_value));
+        values::put(
+            &mut value,
+            "statistics",
+            self.statistics.as_ref().map(to_value),
+        );
         value
     }
 

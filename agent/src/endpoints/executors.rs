@@ -25,7 +25,10 @@ pub(crate) fn name(info: &wire::TaskInfo) -> String {
         true => format!("sh -c '{quoted}'"),
         false => quoted,
     };
-    format!("Command Executor (Task: {}) (Command: {quoted})", info.task_id.value)
+    format!(
+        "Command Executor (Task: {}) (Command: {quoted})",
+        info.task_id.value
+    )
 }
 
 /// The sandbox of a task.

@@ -57,7 +57,9 @@ pub(crate) fn state(view: &AgentView, about: &About<'_>) -> Value {
     let used = used(view);
     let (completed, live): (Vec<_>, Vec<_>) = view.frameworks.iter().partition(|it| it.completed);
     let show = |list: Vec<&FrameworkView>| -> Value {
-        let shown = list.into_iter().map(|it| framework(it, &view.agent_id, about.work_dir));
+        let shown = list
+            .into_iter()
+            .map(|it| framework(it, &view.agent_id, about.work_dir));
         shown.collect()
     };
     let mut value = json!({
@@ -82,10 +84,26 @@ pub(crate) fn state(view: &AgentView, about: &About<'_>) -> Value {
     for (name, text) in &about.version {
         values::put(&mut value, name, serde_json::from_str(text).ok());
     }
-    values::put(&mut value, "domain", about.info.domain.as_ref().map(to_value));
-    values::put(&mut value, "drain_config", drain_config(view).as_ref().map(to_value));
-    values::put(&mut value, "master_hostname", about.master_hostname.clone().map(Value::from));
-    values::put(&mut value, "log_dir", about.log_dir.clone().map(Value::from));
+    values::put(
+        &mut value,
+        "domain",
+        about.info.domain.as_ref().map(to_value),
+    );
+    values::put(
+        &mut value,
+        "drain_config",
+        drain_config(view).as_ref().map(to_value),
+    );
+    values::put(
+        &mut value,
+        "master_hostname",
+        about.master_hostname.clone().map(Value::from),
+    );
+    values::put(
+        &mut value,
+        "log_dir",
+        about.log_dir.clone().map(Value::from),
+    );
     value
 }
 
@@ -106,20 +124,30 @@ fn framework(view: &FrameworkView, agent_id: &str, work_dir: &Path) -> Value {
         "executors": executors.remove(&false).unwrap_or_default(),
         "completed_executors": executors.remove(&true).unwrap_or_default(),
     });
-    values::put(&mut value, "principal", view.info.principal.clone().map(Value::from));
+    values::put(
+        &mut value,
+        "principal",
+        view.info.principal.clone().map(Value::from),
+    );
     let roles: Vec<&str> = info.roles.iter().map(|it| it.as_str()).collect();
     match info.multi_role {
         true => values::put(&mut value, "roles", Some(json!(roles))),
-        false => values::put(&mut value, "role", Some(json!(roles.first().unwrap_or(&"*")))),
+        false => values::put(
+            &mut value,
+            "role",
+            Some(json!(roles.first().unwrap_or(&"*"))),
+        ),
     }
     value
 }
 
 fn drain_config(view: &AgentView) -> Option<wire::DrainConfig> {
     view.drain.as_ref().map(|it| wire::DrainConfig {
-        max_grace_period: it.max_grace_period_ns.map(|nanoseconds| wire::DurationInfo {
-            nanoseconds: i64::try_from(nanoseconds).unwrap_or(i64::MAX),
-        }),
+        max_grace_period: it
+            .max_grace_period_ns
+            .map(|nanoseconds| wire::DurationInfo {
+                nanoseconds: i64::try_from(nanoseconds).unwrap_or(i64::MAX),
+            }),
         mark_gone: Some(it.mark_gone),
     })
 }
@@ -218,7 +246,6 @@ pub(crate) fn get_operations(view: &AgentView) -> GetOperations {
             uuid: wire::Uuid {
                 value: uuid(&it.operation_uuid),
             },
-            ..Default::default()
         }
     });
     GetOperations {
@@ -228,9 +255,16 @@ pub(crate) fn get_operations(view: &AgentView) -> GetOperations {
 
 /// The bytes of a hexadecimal uuid; nothing of what is none.
 fn uuid(text: &str) -> bytes::Bytes {
-    let digits: Option<Vec<u32>> = text.chars().filter(|it| *it != '-').map(|it| it.to_digit(16)).collect();
+    let digits: Option<Vec<u32>> = text
+        .chars()
+        .filter(|it| *it != '-')
+        .map(|it| it.to_digit(16))
+        .collect();
     let bytes = digits.unwrap_or_default();
-    bytes.chunks_exact(2).map(|it| (it[0] * 16 + it[1]) as u8).collect()
+    bytes
+        .chunks_exact(2)
+        .map(|it| (it[0] * 16 + it[1]) as u8)
+        .collect()
 }
 
 /// Mesos prints these lists also when they are empty, other than everything else.
@@ -238,7 +272,13 @@ pub(crate) fn with_empty_lists(answer: &mut Value) {
     const LISTS: &[(&str, &[&str])] = &[
         (
             "get_tasks",
-            &["pending_tasks", "queued_tasks", "launched_tasks", "terminated_tasks", "completed_tasks"],
+            &[
+                "pending_tasks",
+                "queued_tasks",
+                "launched_tasks",
+                "terminated_tasks",
+                "completed_tasks",
+            ],
         ),
         ("get_executors", &["executors", "completed_executors"]),
         ("get_frameworks", &["frameworks", "completed_frameworks"]),
@@ -253,7 +293,9 @@ pub(crate) fn with_empty_lists(answer: &mut Value) {
             }
         }
     };
-    let Some(answer) = answer.as_object_mut() else { return };
+    let Some(answer) = answer.as_object_mut() else {
+        return;
+    };
     fill(answer);
     if let Some(state) = answer.get_mut("get_state").and_then(Value::as_object_mut) {
         fill(state);
@@ -289,7 +331,9 @@ mod tests {
         AgentView {
             agent_id: "S0".into(),
             registered: true,
-            total: Resources::parse("cpus:4;cpus(web):1;mem:1024", "*").unwrap().to_wire(),
+            total: Resources::parse("cpus:4;cpus(web):1;mem:1024", "*")
+                .unwrap()
+                .to_wire(),
             frameworks: vec![FrameworkView {
                 framework_id: "f".into(),
                 info: wire::FrameworkInfo::default(),
@@ -326,7 +370,8 @@ mod tests {
         let framework = &state["frameworks"][0];
         let ids = |list: &Value| -> Vec<String> {
             let list = list.as_array().unwrap().iter();
-            list.map(|it| it["id"].as_str().unwrap().to_owned()).collect()
+            list.map(|it| it["id"].as_str().unwrap().to_owned())
+                .collect()
         };
         assert_eq!(ids(&framework["executors"]), ["queued", "runs"]);
         assert_eq!(ids(&framework["completed_executors"]), ["ended", "over"]);
@@ -355,8 +400,14 @@ mod tests {
         let mut answer = json!({"type": "GET_STATE", "get_state": {"get_tasks": {}, "get_executors": {"executors": [1]}}});
         with_empty_lists(&mut answer);
         assert_eq!(answer["get_state"]["get_tasks"]["pending_tasks"], json!([]));
-        assert_eq!(answer["get_state"]["get_executors"]["executors"], json!([1]));
-        assert_eq!(answer["get_state"]["get_executors"]["completed_executors"], json!([]));
+        assert_eq!(
+            answer["get_state"]["get_executors"]["executors"],
+            json!([1])
+        );
+        assert_eq!(
+            answer["get_state"]["get_executors"]["completed_executors"],
+            json!([])
+        );
         assert!(answer["get_state"].get("get_frameworks").is_none());
     }
 

@@ -61,15 +61,34 @@ pub(crate) fn task(task: &TaskView, agent_id: &str) -> Value {
         "statuses": statuses,
     });
     if !info.limits.is_empty() {
-        let limits = info.limits.iter().map(|(name, limit)| (name.clone(), amount(limit.value)));
-        put(&mut value, "limits", Some(limits.collect::<Map<_, _>>().into()));
+        let limits = info
+            .limits
+            .iter()
+            .map(|(name, limit)| (name.clone(), amount(limit.value)));
+        put(
+            &mut value,
+            "limits",
+            Some(limits.collect::<Map<_, _>>().into()),
+        );
     }
     let user = info.command.as_ref().and_then(|it| it.user.clone());
     put(&mut value, "user", user.map(Value::from));
     put(&mut value, "labels", labels(info.labels.as_ref()));
-    put(&mut value, "discovery", info.discovery.as_ref().map(to_value));
-    put(&mut value, "container", info.container.as_ref().map(to_value));
-    put(&mut value, "health_check", info.health_check.as_ref().map(to_value));
+    put(
+        &mut value,
+        "discovery",
+        info.discovery.as_ref().map(to_value),
+    );
+    put(
+        &mut value,
+        "container",
+        info.container.as_ref().map(to_value),
+    );
+    put(
+        &mut value,
+        "health_check",
+        info.health_check.as_ref().map(to_value),
+    );
     value
 }
 
@@ -93,7 +112,11 @@ pub(crate) fn queued(task: &TaskView, agent_id: &str) -> Value {
         "role": role(&total),
     });
     put(&mut value, "command", info.command.as_ref().map(to_value));
-    put(&mut value, "discovery", info.discovery.as_ref().map(to_value));
+    put(
+        &mut value,
+        "discovery",
+        info.discovery.as_ref().map(to_value),
+    );
     value
 }
 
@@ -103,7 +126,11 @@ fn status(status: &wire::TaskStatus) -> Value {
         "timestamp": status.timestamp(),
     });
     put(&mut value, "labels", labels(status.labels.as_ref()));
-    put(&mut value, "container_status", status.container_status.as_ref().map(container_status));
+    put(
+        &mut value,
+        "container_status",
+        status.container_status.as_ref().map(container_status),
+    );
     put(&mut value, "healthy", status.healthy.map(Value::from));
     value
 }
@@ -111,12 +138,20 @@ fn status(status: &wire::TaskStatus) -> Value {
 /// The part of a container's status that `/state` shows.
 fn container_status(status: &wire::ContainerStatus) -> Value {
     let mut value = json!({});
-    put(&mut value, "container_id", status.container_id.as_ref().map(to_value));
+    put(
+        &mut value,
+        "container_id",
+        status.container_id.as_ref().map(to_value),
+    );
     if !status.network_infos.is_empty() {
         let networks = status.network_infos.iter().map(to_value).collect();
         put(&mut value, "network_infos", Some(networks));
     }
-    put(&mut value, "cgroup_info", status.cgroup_info.as_ref().map(to_value));
+    put(
+        &mut value,
+        "cgroup_info",
+        status.cgroup_info.as_ref().map(to_value),
+    );
     value
 }
 

@@ -25,13 +25,19 @@ pub(crate) fn summary(resources: &Resources) -> Value {
             json!(format!("{{{}}}", items.join(", ")))
         }
     };
-    Value::Object(sums.iter().map(|(name, value)| (name.clone(), print(value))).collect())
+    Value::Object(
+        sums.iter()
+            .map(|(name, value)| (name.clone(), print(value)))
+            .collect(),
+    )
 }
 
 /// Something of each role's reservations, by role.
 pub(crate) fn by_role(resources: &Resources, print: impl Fn(&Resources) -> Value) -> Value {
     let reserved = resources.reserved();
-    let pairs = reserved.iter().map(|(role, its)| (role.as_str().to_owned(), print(its)));
+    let pairs = reserved
+        .iter()
+        .map(|(role, its)| (role.as_str().to_owned(), print(its)));
     Value::Object(pairs.collect())
 }
 
@@ -57,7 +63,10 @@ pub(crate) fn attributes(attributes: &[wire::Attribute]) -> Value {
         let value = if let Some(scalar) = &attribute.scalar {
             json!(scalar.value)
         } else if let Some(ranges) = &attribute.ranges {
-            let parts = ranges.range.iter().map(|it| format!("{}-{}", it.begin, it.end));
+            let parts = ranges
+                .range
+                .iter()
+                .map(|it| format!("{}-{}", it.begin, it.end));
             json!(format!("[{}]", parts.collect::<Vec<_>>().join(", ")))
         } else if let Some(text) = &attribute.text {
             json!(text.value)

@@ -20,12 +20,7 @@ use tepui_agent_machine::{
     output::{AgentView, TaskView},
 };
 use tepui_containerizer::Containerizer;
-use tepui_server::{
-    auth::Realm,
-    body::Refusal,
-    files::Files,
-    respond, version,
-};
+use tepui_server::{auth::Realm, body::Refusal, files::Files, respond, version};
 
 /// Containers asked at the same time for what they use; more would only compete for the same
 /// few processors.
@@ -103,7 +98,10 @@ impl App {
     }
 
     fn master(&self) -> Option<String> {
-        self.master.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.master
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Refuses those who are not admitted.
@@ -111,7 +109,9 @@ impl App {
     /// # Errors
     /// 401 with a challenge.
     pub(crate) fn admit(&self, realm: Realm, headers: &HeaderMap) -> Result<(), Refusal> {
-        let header = headers.get(header::AUTHORIZATION).and_then(|it| it.to_str().ok());
+        let header = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|it| it.to_str().ok());
         let Err(refused) = self.settings.authority.admit(realm, header) else {
             return Ok(());
         };
@@ -121,7 +121,9 @@ impl App {
             _ => "mesos-agent-readwrite",
         };
         if let Ok(challenge) = HeaderValue::from_str(&format!("Basic realm=\"{name}\"")) {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, challenge);
         }
         Err(Box::new(response))
     }
@@ -132,7 +134,10 @@ impl App {
     /// 503 while it ends.
     pub(crate) async fn view(&self) -> Result<AgentView, Failure> {
         self.inbox.view().await.ok_or_else(|| {
-            Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the agent is about to end\n")
+            Failure::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the agent is about to end\n",
+            )
         })
     }
 
@@ -153,9 +158,13 @@ impl App {
 
     /// The running containers with what they use.
     pub(crate) async fn containers(&self, view: &AgentView, filter: &Filter) -> Vec<Container> {
-        let wanted: Vec<TaskView> =
-            running(view).filter(|it| filter.takes(it)).cloned().collect();
-        let asked = wanted.into_iter().map(|it| container(self.containerizer.clone(), it));
+        let wanted: Vec<TaskView> = running(view)
+            .filter(|it| filter.takes(it))
+            .cloned()
+            .collect();
+        let asked = wanted
+            .into_iter()
+            .map(|it| container(self.containerizer.clone(), it));
         // In order, so that answers are comparable.
         stream::iter(asked).buffered(ASKED_AT_ONCE).collect().await
     }

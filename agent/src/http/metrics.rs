@@ -53,7 +53,8 @@ impl Counters {
                 continue;
             };
             bump(&self.updates);
-            let status = wire::TaskStatus::decode(update.status_payload.clone()).unwrap_or_default();
+            let status =
+                wire::TaskStatus::decode(update.status_payload.clone()).unwrap_or_default();
             if !is_terminal(status.state()) {
                 continue;
             }
@@ -82,7 +83,10 @@ pub(crate) fn collect(app: &App, view: &AgentView) -> BTreeMap<String, f64> {
     put("slave/registered", f64::from(u8::from(view.registered)));
     put("slave/uptime_secs", (now() - app.start_time).max(0.0));
     put("slave/recovery_errors", 0.0);
-    put("slave/recovery_time_secs", read(&counters.recovery_us) / 1e6);
+    put(
+        "slave/recovery_time_secs",
+        read(&counters.recovery_us) / 1e6,
+    );
     resources(&mut put, &values::resources(&view.total), &used(view));
 
     let live = view.frameworks.iter().filter(|it| !it.completed);
@@ -102,14 +106,23 @@ pub(crate) fn collect(app: &App, view: &AgentView) -> BTreeMap<String, f64> {
     put("slave/executors_terminating", 0.0);
     put("slave/executors_preempted", 0.0);
     {
-        let ended = counters.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = counters
+            .ended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for (state, name) in ENDED {
             let count = ended.get(&(*state as i32)).copied().unwrap_or(0);
             put(&format!("slave/{name}"), count as f64);
         }
-        put("slave/executors_terminated", ended.values().sum::<u64>() as f64);
+        put(
+            "slave/executors_terminated",
+            ended.values().sum::<u64>() as f64,
+        );
     }
-    put("slave/container_launch_errors", read(&counters.launch_errors));
+    put(
+        "slave/container_launch_errors",
+        read(&counters.launch_errors),
+    );
     put("slave/valid_status_updates", read(&counters.updates));
     for name in [
         "slave/invalid_status_updates",

@@ -34,12 +34,16 @@ async fn try_http(app: &Arc<App>, parts: &Parts, content: Body) -> Result<Respon
     app.admit(Realm::ReadWrite, &parts.headers)?;
     if parts.method == http::Method::POST && wants_recordio(parts) {
         // The framing is only for a stream of ATTACH_CONTAINER_INPUT.
-        return Err(Box::new(match parts.headers.contains_key("message-content-type") {
-            true => super::unsupported("streams of calls are"),
-            false => respond::bad_request("Expecting 'Message-Content-Type' to be present"),
-        }));
+        return Err(Box::new(
+            match parts.headers.contains_key("message-content-type") {
+                true => super::unsupported("streams of calls are"),
+                false => respond::bad_request("Expecting 'Message-Content-Type' to be present"),
+            },
+        ));
     }
-    let call = body::call::<Call>(&parts.method, &parts.headers, content).await?.message;
+    let call = body::call::<Call>(&parts.method, &parts.headers, content)
+        .await?
+        .message;
     let kind = check(&call).map_err(Failure::refusal)?;
     let accept = body::negotiate(&parts.headers)?;
     let Some(answer) = serve(app, kind, call).await.map_err(Failure::refusal)? else {
@@ -91,19 +95,31 @@ fn check(call: &Call) -> Result<Type, Failure> {
         Type::ListFiles => ("list_files", call.list_files.is_some()),
         Type::ReadFile => ("read_file", call.read_file.is_some()),
         Type::LaunchNestedContainer => match &call.launch_nested_container {
-            Some(it) => ("launch_nested_container.container_id.parent", has_parent(&it.container_id)),
+            Some(it) => (
+                "launch_nested_container.container_id.parent",
+                has_parent(&it.container_id),
+            ),
             None => ("launch_nested_container", false),
         },
         Type::WaitNestedContainer => match &call.wait_nested_container {
-            Some(it) => ("wait_nested_container.container_id.parent", has_parent(&it.container_id)),
+            Some(it) => (
+                "wait_nested_container.container_id.parent",
+                has_parent(&it.container_id),
+            ),
             None => ("wait_nested_container", false),
         },
         Type::KillNestedContainer => match &call.kill_nested_container {
-            Some(it) => ("kill_nested_container.container_id.parent", has_parent(&it.container_id)),
+            Some(it) => (
+                "kill_nested_container.container_id.parent",
+                has_parent(&it.container_id),
+            ),
             None => ("kill_nested_container", false),
         },
         Type::RemoveNestedContainer => match &call.remove_nested_container {
-            Some(it) => ("remove_nested_container.container_id.parent", has_parent(&it.container_id)),
+            Some(it) => (
+                "remove_nested_container.container_id.parent",
+                has_parent(&it.container_id),
+            ),
             None => ("remove_nested_container", false),
         },
         Type::LaunchNestedContainerSession => match &call.launch_nested_container_session {
@@ -113,28 +129,34 @@ fn check(call: &Call) -> Result<Type, Failure> {
             ),
             None => ("launch_nested_container_session", false),
         },
-        Type::AttachContainerInput => {
-            ("attach_container_input", call.attach_container_input.is_some())
-        }
-        Type::AttachContainerOutput => {
-            ("attach_container_output", call.attach_container_output.is_some())
-        }
+        Type::AttachContainerInput => (
+            "attach_container_input",
+            call.attach_container_input.is_some(),
+        ),
+        Type::AttachContainerOutput => (
+            "attach_container_output",
+            call.attach_container_output.is_some(),
+        ),
         Type::LaunchContainer => ("launch_container", call.launch_container.is_some()),
         Type::WaitContainer => ("wait_container", call.wait_container.is_some()),
         Type::KillContainer => ("kill_container", call.kill_container.is_some()),
         Type::RemoveContainer => ("remove_container", call.remove_container.is_some()),
-        Type::AddResourceProviderConfig => {
-            ("add_resource_provider_config", call.add_resource_provider_config.is_some())
-        }
-        Type::UpdateResourceProviderConfig => {
-            ("update_resource_provider_config", call.update_resource_provider_config.is_some())
-        }
-        Type::RemoveResourceProviderConfig => {
-            ("remove_resource_provider_config", call.remove_resource_provider_config.is_some())
-        }
-        Type::MarkResourceProviderGone => {
-            ("mark_resource_provider_gone", call.mark_resource_provider_gone.is_some())
-        }
+        Type::AddResourceProviderConfig => (
+            "add_resource_provider_config",
+            call.add_resource_provider_config.is_some(),
+        ),
+        Type::UpdateResourceProviderConfig => (
+            "update_resource_provider_config",
+            call.update_resource_provider_config.is_some(),
+        ),
+        Type::RemoveResourceProviderConfig => (
+            "remove_resource_provider_config",
+            call.remove_resource_provider_config.is_some(),
+        ),
+        Type::MarkResourceProviderGone => (
+            "mark_resource_provider_gone",
+            call.mark_resource_provider_gone.is_some(),
+        ),
         _ => ("", true),
     };
     match present {
@@ -149,7 +171,12 @@ fn has_parent(id: &wire::ContainerId) -> bool {
 
 fn list_flags(app: &App) -> Vec<wire::Flag> {
     let flags = app.settings.flags.rendered().into_iter();
-    flags.map(|(name, value)| wire::Flag { name, value: Some(value) }).collect()
+    flags
+        .map(|(name, value)| wire::Flag {
+            name,
+            value: Some(value),
+        })
+        .collect()
 }
 
 /// Serves a call that [`check`] let pass; nothing where the status says it all.
@@ -165,19 +192,28 @@ async fn serve(app: &Arc<App>, kind: Type, call: Call) -> Result<Option<Answer>,
             ..answer(response::Type::GetHealth)
         },
         Type::GetFlags => Answer {
-            get_flags: Some(response::GetFlags { flags: list_flags(app) }),
+            get_flags: Some(response::GetFlags {
+                flags: list_flags(app),
+            }),
             ..answer(response::Type::GetFlags)
         },
         Type::GetVersion => Answer {
-            get_version: Some(response::GetVersion { version_info: version::info() }),
+            get_version: Some(response::GetVersion {
+                version_info: version::info(),
+            }),
             ..answer(response::Type::GetVersion)
         },
         Type::GetMetrics => {
             let view = app.view().await?;
             let metrics = metrics::collect(app, &view).into_iter();
-            let metrics = metrics.map(|(name, value)| wire::Metric { name, value: Some(value) });
+            let metrics = metrics.map(|(name, value)| wire::Metric {
+                name,
+                value: Some(value),
+            });
             Answer {
-                get_metrics: Some(response::GetMetrics { metrics: metrics.collect() }),
+                get_metrics: Some(response::GetMetrics {
+                    metrics: metrics.collect(),
+                }),
                 ..answer(response::Type::GetMetrics)
             }
         }
@@ -186,7 +222,9 @@ async fn serve(app: &Arc<App>, kind: Type, call: Call) -> Result<Option<Answer>,
             ..answer(response::Type::GetLoggingLevel)
         },
         Type::SetLoggingLevel => {
-            let duration = call.set_logging_level.map_or(0, |it| it.duration.nanoseconds);
+            let duration = call
+                .set_logging_level
+                .map_or(0, |it| it.duration.nanoseconds);
             if duration < 0 {
                 return Err(bad_request("'set_logging_level.duration' is negative\n"));
             }
@@ -198,7 +236,9 @@ async fn serve(app: &Arc<App>, kind: Type, call: Call) -> Result<Option<Answer>,
         Type::ListFiles => {
             let path = call.list_files.map(|it| it.path).unwrap_or_default();
             let files = app.files.clone();
-            let file_infos = disk(move || files.list(&path)).await.map_err(file_failure)?;
+            let file_infos = disk(move || files.list(&path))
+                .await
+                .map_err(file_failure)?;
             Answer {
                 list_files: Some(response::ListFiles { file_infos }),
                 ..answer(response::Type::ListFiles)
@@ -278,7 +318,10 @@ async fn serve(app: &Arc<App>, kind: Type, call: Call) -> Result<Option<Answer>,
         | Type::UpdateResourceProviderConfig
         | Type::RemoveResourceProviderConfig
         | Type::MarkResourceProviderGone => {
-            let reason = format!("{} is not supported by this agent yet\n", kind.as_str_name());
+            let reason = format!(
+                "{} is not supported by this agent yet\n",
+                kind.as_str_name()
+            );
             return Err(Failure::new(StatusCode::NOT_IMPLEMENTED, reason));
         }
     }))
@@ -304,7 +347,10 @@ mod tests {
             ("{}", "'type'"),
             (r#"{"type":"READ_FILE"}"#, "'read_file'"),
             (r#"{"type":"GET_METRICS"}"#, "'get_metrics'"),
-            (r#"{"type":"REMOVE_NESTED_CONTAINER"}"#, "'remove_nested_container'"),
+            (
+                r#"{"type":"REMOVE_NESTED_CONTAINER"}"#,
+                "'remove_nested_container'",
+            ),
             (
                 r#"{"type":"LAUNCH_NESTED_CONTAINER","launch_nested_container":{"container_id":{"value":"x"}}}"#,
                 "'launch_nested_container.container_id.parent'",

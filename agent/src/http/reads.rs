@@ -44,7 +44,9 @@ async fn try_answer(app: &Arc<App>, route: &str, parts: &Parts) -> Result<Respon
             if let Some(timeout) = routing::parameter(query, "timeout")
                 && let Err(problem) = value::parse_duration(&timeout)
             {
-                return Err(Box::new(respond::bad_request(format!("timeout: {problem}"))));
+                return Err(Box::new(respond::bad_request(format!(
+                    "timeout: {problem}"
+                ))));
             }
             let view = app.view().await.map_err(|it| it.refusal())?;
             return Ok(shape.json(system::metrics_json(&metrics::collect(app, &view))));

@@ -67,7 +67,11 @@ pub struct Task<'a> {
 
 impl<'a> Task<'a> {
     pub fn new(id: &'a str, command: &'a str) -> Task<'a> {
-        Task { id, command, edit: |_| {} }
+        Task {
+            id,
+            command,
+            edit: |_| {},
+        }
     }
 }
 
@@ -87,18 +91,32 @@ impl Master {
         let address = listener.local_addr().unwrap();
         let (frames, received) = mpsc::channel(1024);
         let links: Arc<Mutex<BTreeMap<u64, Outgoing>>> = Arc::default();
-        let service = Service { frames, links: links.clone() };
+        let service = Service {
+            frames,
+            links: links.clone(),
+        };
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         tokio::spawn(
             tonic::transport::Server::builder()
                 .add_service(AgentLinkServer::new(service))
                 .serve_with_incoming(incoming),
         );
-        Master { address, term: 1, frames: received, links, link: 0, sequence: 0 }
+        Master {
+            address,
+            term: 1,
+            frames: received,
+            links,
+            link: 0,
+            sequence: 0,
+        }
     }
 
     /// The first frame that `wanted` takes; others are dropped.
-    pub async fn next<T>(&mut self, what: &str, mut wanted: impl FnMut(agent_message::Kind) -> Option<T>) -> T {
+    pub async fn next<T>(
+        &mut self,
+        what: &str,
+        mut wanted: impl FnMut(agent_message::Kind) -> Option<T>,
+    ) -> T {
         let found = async {
             loop {
                 let (link, frame) = self.frames.recv().await.expect("the service lives");
@@ -107,8 +125,9 @@ impl Master {
                 }
             }
         };
-        let (link, found) =
-            tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("no {what}"));
+        let (link, found) = tokio::time::timeout(PATIENCE, found)
+            .await
+            .unwrap_or_else(|_| panic!("no {what}"));
         self.link = link;
         found
     }
@@ -122,13 +141,22 @@ impl Master {
             }),
             kind: Some(kind),
         };
-        let link = self.links.lock().unwrap().get(&self.link).cloned().expect("a link");
+        let link = self
+            .links
+            .lock()
+            .unwrap()
+            .get(&self.link)
+            .cloned()
+            .expect("a link");
         link.send(Ok(message)).await.expect("an open link");
     }
 
     pub async fn command(&mut self, kind: log::command::Kind) {
         self.sequence += 1;
-        let command = log::Command { sequence: self.sequence, kind: Some(kind) };
+        let command = log::Command {
+            sequence: self.sequence,
+            kind: Some(kind),
+        };
         self.send(master_message::Kind::Command(command)).await;
     }
 
@@ -146,7 +174,8 @@ impl Master {
             total: register.total.clone(),
             reregistered: !register.agent_id.is_empty(),
         };
-        self.send(master_message::Kind::Registered(registered)).await;
+        self.send(master_message::Kind::Registered(registered))
+            .await;
         register
     }
 
@@ -154,8 +183,12 @@ impl Master {
         let resources = Resources::parse("cpus:0.1;mem:32", "*").unwrap();
         let mut info = wire::TaskInfo {
             name: task.id.into(),
-            task_id: wire::TaskId { value: task.id.into() },
-            agent_id: wire::AgentId { value: "agent-S0".into() },
+            task_id: wire::TaskId {
+                value: task.id.into(),
+            },
+            agent_id: wire::AgentId {
+                value: "agent-S0".into(),
+            },
             resources: resources.to_wire(),
             command: Some(wire::CommandInfo {
                 value: Some(task.command.into()),
@@ -186,7 +219,9 @@ impl Master {
             framework_id: FRAMEWORK.into(),
             task_id: task.into(),
             kill_policy_payload: wire::KillPolicy {
-                grace_period: Some(wire::DurationInfo { nanoseconds: 1_000_000_000 }),
+                grace_period: Some(wire::DurationInfo {
+                    nanoseconds: 1_000_000_000,
+                }),
             }
             .encode_to_vec()
             .into(),
@@ -215,11 +250,13 @@ impl Master {
     }
 
     pub async fn acknowledge(&self, status: &wire::TaskStatus) {
-        self.send(master_message::Kind::AcknowledgeUpdate(link::AcknowledgeUpdate {
-            framework_id: FRAMEWORK.into(),
-            task_id: status.task_id.value.clone(),
-            uuid: status.uuid.clone().expect("updates of agents have a uuid"),
-        }))
+        self.send(master_message::Kind::AcknowledgeUpdate(
+            link::AcknowledgeUpdate {
+                framework_id: FRAMEWORK.into(),
+                task_id: status.task_id.value.clone(),
+                uuid: status.uuid.clone().expect("updates of agents have a uuid"),
+            },
+        ))
         .await;
     }
 
@@ -246,11 +283,16 @@ fn launcher_dir() -> PathBuf {
         let profile = agent.parent().expect("profile directory");
         let target = profile.parent().expect("target directory");
         let mut build = Command::new(std::env::var("CARGO").unwrap_or("cargo".into()));
-        build.args(["build", "-q", "-p", "tepui-shim", "--target-dir"]).arg(target);
+        build
+            .args(["build", "-q", "-p", "tepui-shim", "--target-dir"])
+            .arg(target);
         if profile.file_name().is_some_and(|it| it == "release") {
             build.arg("--release");
         }
-        assert!(build.status().expect("run cargo").success(), "build the shim");
+        assert!(
+            build.status().expect("run cargo").success(),
+            "build the shim"
+        );
         profile.to_owned()
     })
     .clone()
@@ -285,17 +327,26 @@ impl Agent {
         if let Some(port) = port {
             command.arg(format!("--advertise_port={port}"));
         }
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("the agent starts");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the agent starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("piped");
-        BufReader::new(stdout).read_line(&mut line).expect("the agent's first line");
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .expect("the agent's first line");
         let address = line
             .split_once("http://")
             .and_then(|(_, rest)| rest.split_whitespace().next())
             .and_then(|it| it.parse().ok())
             .unwrap_or_else(|| panic!("the agent said {line:?}"));
-        let agent =
-            Agent { child, address, work_dir: work_dir.to_owned(), master: master.address };
+        let agent = Agent {
+            child,
+            address,
+            work_dir: work_dir.to_owned(),
+            master: master.address,
+        };
         if port.is_none() {
             let _ = std::fs::write(work_dir.join("port-of-test"), address.port().to_string());
         }
@@ -314,13 +365,22 @@ impl Agent {
 
     /// Sends a signal and waits for the end; the exit code.
     pub fn signal(&mut self, name: &str) -> Option<i32> {
-        let status = Command::new("kill").arg(name).arg(self.pid().to_string()).status();
+        let status = Command::new("kill")
+            .arg(name)
+            .arg(self.pid().to_string())
+            .status();
         assert!(status.is_ok_and(|it| it.success()));
         self.child.wait().expect("it is ours").code()
     }
 
     /// Status and body of a request.
-    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+    pub fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (u16, String) {
         let mut socket = TcpStream::connect(self.address).expect("the agent listens");
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n");
@@ -334,7 +394,10 @@ impl Agent {
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let status = answer.split(' ').nth(1).and_then(|it| it.parse().ok());
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        (status.unwrap_or_else(|| panic!("{answer:?} is no answer")), body.to_owned())
+        (
+            status.unwrap_or_else(|| panic!("{answer:?} is no answer")),
+            body.to_owned(),
+        )
     }
 
     /// JSON of an endpoint.
@@ -359,6 +422,9 @@ impl Drop for Agent {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let mut cleanup = command(&self.work_dir, self.master);
-        let _ = cleanup.arg("--recover=cleanup").stdout(Stdio::null()).status();
+        let _ = cleanup
+            .arg("--recover=cleanup")
+            .stdout(Stdio::null())
+            .status();
     }
 }

@@ -220,7 +220,11 @@ mod tests {
 
     #[test]
     fn the_expected_sum_is_right() {
-        let is_prime = |n: u32| (2..).take_while(|d| d * d <= n).all(|d| n % d != 0);
+        let is_prime = |n: u32| {
+            (2..)
+                .take_while(|d| d * d <= n)
+                .all(|d| !n.is_multiple_of(d))
+        };
         let count = (2..BOUND).filter(|n| is_prime(*n)).count();
         assert_eq!(count, PRIMES as usize);
         assert_eq!(BOUND % SHARDS, 0);

@@ -165,11 +165,11 @@ impl Running {
                                 launched = true;
                             }
                         }
-                        Event::Update(status) if status.task_id.value == id => {
-                            if task::is_terminal(status.state()) {
-                                self.copy_outputs().await;
-                                return Ok(*status);
-                            }
+                        Event::Update(status)
+                            if status.task_id.value == id && task::is_terminal(status.state()) =>
+                        {
+                            self.copy_outputs().await;
+                            return Ok(*status);
                         }
                         Event::Disconnected { cause } => {
                             eprintln!("tepui: reconnecting to the master: {cause}");
