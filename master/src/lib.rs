@@ -28,6 +28,7 @@ use crate::{
         grpc, http,
         intake::{Class, Control, Intake},
         raft,
+        sessions::Sessions,
         view_thread::{ViewHandle, ViewMessage},
     },
 };
@@ -146,12 +147,14 @@ async fn start_with(flags: Flags) -> Result<Handle> {
         })?;
 
     let stop = Stop::new();
+    let strangers = intake.connect(destinations.connection(), Class::Client);
     let app = Arc::new(App {
         settings,
         intake: intake.clone(),
         destinations,
         view: view.clone(),
         shared,
+        sessions: Arc::new(Sessions::new(strangers)),
         files: Files::new(),
         stop: stop.clone(),
         start_time: core::wall_now().0,

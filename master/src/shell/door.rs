@@ -7,7 +7,8 @@ use crate::{
     shell::{
         core::{ReplicaEvent, Shared},
         destinations::{Answer, Destinations},
-        intake::{Class, Intake},
+        intake::{Class, Intake, Producer},
+        sessions::Sessions,
         view_thread::ViewHandle,
     },
     view::View,
@@ -16,7 +17,7 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use std::sync::{Arc, atomic::AtomicUsize};
 use tepui_master_machine::{
-    input::{Input, OperatorInput, OperatorRequest, RequestId},
+    input::{Input, OperatorInput, OperatorRequest, RequestId, SchedulerCall, StreamRef},
     model::{Principal, wire},
     output::Status,
 };
@@ -30,6 +31,7 @@ pub(crate) struct App {
     pub(crate) destinations: Arc<Destinations>,
     pub(crate) view: ViewHandle,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) sessions: Arc<Sessions>,
     pub(crate) files: Files,
     pub(crate) stop: Stop,
     /// Seconds since the epoch.
@@ -170,14 +172,28 @@ impl App {
         })
     }
 
+    /// Hands a scheduler's call to the machine and waits for its answer.
+    pub(crate) async fn call(&self, call: SchedulerCall) -> Result<StatusCode, Failure> {
+        let stream_id = match &call.stream {
+            StreamRef::Header(stream_id) => stream_id.as_deref(),
+            StreamRef::Connection(_) => None,
+        };
+        let producer = self.sessions.of(stream_id);
+        self.ask(&producer, |reply| {
+            Input::SchedulerCall(SchedulerCall {
+                reply: Some(reply),
+                ..call
+            })
+        })
+        .await
+    }
+
     /// Hands a request to the machine and waits for its answer.
-    pub(crate) async fn ask(
+    async fn ask(
         &self,
+        producer: &Producer<ReplicaEvent>,
         input: impl FnOnce(RequestId) -> Input,
     ) -> Result<StatusCode, Failure> {
-        let producer = self
-            .intake
-            .connect(self.destinations.connection(), Class::Client);
         let (request, answer) = self.destinations.request();
         // A client that goes away takes its interest in the answer along.
         let _forget = Forget(&self.destinations, request);
@@ -194,7 +210,9 @@ impl App {
         principal: Option<Principal>,
         request: OperatorRequest,
     ) -> Result<StatusCode, Failure> {
-        self.ask(|reply| {
+        let connection = self.destinations.connection();
+        let producer = self.intake.connect(connection, Class::Client);
+        self.ask(&producer, |reply| {
             Input::Operator(OperatorInput {
                 reply,
                 principal,

@@ -168,14 +168,7 @@ impl Schedulers {
         let stream_id = stream_id.and_then(|it| it.to_str().ok()).map(Arc::from);
         let stream = StreamRef::Header(stream_id);
         let call = read(request.into_inner(), stream, principal)?;
-        app.ask(|reply| {
-            Input::SchedulerCall(SchedulerCall {
-                reply: Some(reply),
-                ..call
-            })
-        })
-        .await
-        .map_err(refuse)?;
+        app.call(call).await.map_err(refuse)?;
         Ok(Response::new(CallResponse {}))
     }
 }

@@ -5,6 +5,7 @@ use crate::shell::{
     destinations::Destinations,
     door::{App, Failure},
     intake::{Class, Producer},
+    sessions::Sessions,
 };
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
@@ -76,17 +77,14 @@ async fn try_call(app: &Arc<App>, parts: &Parts, content: Body) -> Result<Respon
                 return Err(refuse(Failure::bad_request(reason)));
             };
             let stream = StreamRef::Header(stream_id.map(Arc::from));
-            let status = app
-                .ask(|reply| {
-                    Input::SchedulerCall(SchedulerCall {
-                        reply: Some(reply),
-                        framework_id,
-                        stream,
-                        principal,
-                        call,
-                    })
-                })
-                .await;
+            let call = SchedulerCall {
+                reply: None,
+                framework_id,
+                stream,
+                principal,
+                call,
+            };
+            let status = app.call(call).await;
             status.map(respond::empty).map_err(refuse)
         }
     }
@@ -110,12 +108,14 @@ pub(crate) fn read(
 pub(crate) struct Subscription {
     pub(crate) connection: ConnectionId,
     pub(crate) stream_id: Arc<str>,
-    pub(crate) producer: Producer<ReplicaEvent>,
+    pub(crate) producer: Arc<Producer<ReplicaEvent>>,
     destinations: Arc<Destinations>,
+    sessions: Arc<Sessions>,
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
+        self.sessions.close(&self.stream_id);
         self.destinations.forget_stream(self.connection);
         self.producer.send_last(Input::SchedulerDisconnected {
             connection: self.connection,
@@ -135,9 +135,12 @@ pub(crate) async fn open(
     let subscription = Subscription {
         connection,
         stream_id: stream_id.clone(),
-        producer: app.intake.connect(connection, Class::Client),
+        producer: Arc::new(app.intake.connect(connection, Class::Client)),
         destinations: app.destinations.clone(),
+        sessions: app.sessions.clone(),
     };
+    let producer = subscription.producer.clone();
+    app.sessions.open(stream_id.clone(), producer);
     let input = Input::Subscribe(SubscribeInput {
         connection,
         stream_id,

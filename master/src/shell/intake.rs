@@ -273,6 +273,12 @@ pub(crate) struct Producer<C> {
 }
 
 impl<C> Producer<C> {
+    /// The connection.
+    #[cfg(test)]
+    pub(crate) fn source(&self) -> ConnectionId {
+        self.source
+    }
+
     /// Queues an input; waits while the queue is full.
     pub(crate) async fn send(&self, input: Input) {
         // The semaphore is never closed.

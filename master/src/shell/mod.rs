@@ -15,6 +15,7 @@ pub(crate) mod operator_events;
 pub(crate) mod operator_stream;
 pub(crate) mod raft;
 pub(crate) mod reads;
+pub(crate) mod sessions;
 pub(crate) mod survivors;
 pub(crate) mod view_thread;
 pub(crate) mod writes;
