@@ -3,7 +3,7 @@
 use crate::{amounts::Amounts, bits::Bits, filters::AgentFilters};
 use std::sync::Arc;
 use tepui_model::{
-    AgentId, Resources,
+    AgentId, Resource, Resources,
     agent::{AgentCapabilities, FaultDomain},
     attribute::Attributes,
     wire,
@@ -106,8 +106,8 @@ pub(crate) struct Agent {
     /// In another region than the master.
     pub(crate) is_remote: bool,
     pub(crate) has_gpus: bool,
-    /// By client ordinal, rising; resources with their allocation role, never empty.
-    pub(crate) allocated: Vec<(u32, Resources)>,
+    /// By client ordinal, rising; never empty. The client says the role they are allocated to.
+    pub(crate) allocated: Vec<(u32, Arc<Resources>)>,
     /// Total without what is allocated, in the order of the total. Shared volumes stay in it.
     /// Stale while `stale` is set.
     pub(crate) available: Arc<Resources>,
@@ -147,25 +147,25 @@ impl Agent {
             return self.total.clone();
         }
         let mut available = Resources::clone(&self.total);
-        for (_, resources) in &self.allocated {
-            available.saturating_sub(&resources.unallocate().non_shared());
+        for (_, held) in &self.allocated {
+            match held.iter().any(|it| it.shared) {
+                true => available.saturating_sub(&held.non_shared()),
+                false => available.saturating_sub(held),
+            }
         }
         Arc::new(available)
     }
 
-    pub(crate) fn allocated_to(&self, client: u32) -> Option<&Resources> {
-        let at = self
-            .allocated
-            .binary_search_by_key(&client, |it| it.0)
-            .ok()?;
-        Some(&self.allocated[at].1)
+    pub(crate) fn allocated_to(&self, client: u32) -> Option<&Arc<Resources>> {
+        let at = self.allocated.binary_search_by_key(&client, |it| it.0);
+        Some(&self.allocated[at.ok()?].1)
     }
 
-    /// Adds to what the client holds; the slot is new when it held nothing.
-    pub(crate) fn hold(&mut self, client: u32, resources: &Resources) -> bool {
+    /// Adds to what the client holds; whether it held nothing before.
+    pub(crate) fn hold(&mut self, client: u32, resources: &Arc<Resources>) -> bool {
         match self.allocated.binary_search_by_key(&client, |it| it.0) {
             Ok(at) => {
-                self.allocated[at].1.add(resources);
+                Arc::make_mut(&mut self.allocated[at].1).add(resources);
                 false
             }
             Err(at) => {
@@ -177,17 +177,26 @@ impl Agent {
 
     /// Takes from what the client holds whatever is there of `resources`: what was taken, and
     /// whether the client holds nothing now.
-    pub(crate) fn release(&mut self, client: u32, resources: &Resources) -> (Resources, bool) {
+    pub(crate) fn release(
+        &mut self,
+        client: u32,
+        resources: &Arc<Resources>,
+    ) -> (Arc<Resources>, bool) {
         let Ok(at) = self.allocated.binary_search_by_key(&client, |it| it.0) else {
-            return (Resources::new(), false);
+            return (Arc::default(), false);
         };
         let held = &mut self.allocated[at].1;
-        let taken = if held.try_sub(resources) {
-            resources.clone()
-        } else {
-            let before = held.clone();
-            held.saturating_sub(resources);
-            before.difference(held)
+        if Arc::ptr_eq(held, resources) {
+            return (self.allocated.remove(at).1, true);
+        }
+        let held = Arc::make_mut(held);
+        let taken = match held.try_sub(resources) {
+            true => resources.clone(),
+            false => {
+                let before = held.clone();
+                held.saturating_sub(resources);
+                Arc::new(before.difference(held))
+            }
         };
         let nothing = held.is_empty();
         if nothing {
@@ -195,4 +204,27 @@ impl Agent {
         }
         (taken, nothing)
     }
+
+    /// What comes back, allocated to nobody. What the client holds is at hand when it is all of
+    /// that, as for an offer that is declined.
+    pub(crate) fn unallocated(&self, client: u32, resources: &Resources) -> Arc<Resources> {
+        match self.allocated_to(client) {
+            Some(held) if differ_in_role_only(held, resources) => held.clone(),
+            _ => Arc::new(resources.unallocate()),
+        }
+    }
+}
+
+fn differ_in_role_only(one: &Resources, other: &Resources) -> bool {
+    let same = |((one, copies), (other, other_copies)): ((&Resource, u32), (&Resource, u32))| {
+        copies == other_copies
+            && one.name == other.name
+            && one.value == other.value
+            && one.reservations == other.reservations
+            && one.disk == other.disk
+            && one.shared == other.shared
+            && one.revocable == other.revocable
+            && one.provider_id == other.provider_id
+    };
+    one.len() == other.len() && one.iter_counted().zip(other.iter_counted()).all(same)
 }

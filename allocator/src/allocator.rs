@@ -10,6 +10,7 @@ use crate::{
     cycle::{self, Run, View},
     filters::{AgentFilters, Expiry},
     frameworks::{Framework, FrameworkSpec, Minimum, Rules, minimum},
+    index::{self, Index},
     options::{Options, Quota},
     quota::{self, Quotas},
     share::UNIT_WEIGHT,
@@ -17,7 +18,7 @@ use crate::{
 };
 use core::time::Duration;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 use tepui_model::{
@@ -26,6 +27,9 @@ use tepui_model::{
 
 /// How many agents [`Allocator::request_all`] looks at again.
 const REVIEWED_PER_REQUEST: usize = 64;
+
+/// How many totals are remembered for agents that have the same: kinds of machines at hand.
+const RECENT_TOTALS: usize = 16;
 
 /// The allocator; see the crate's documentation.
 #[derive(Debug)]
@@ -38,10 +42,11 @@ pub struct Allocator {
     pub(crate) quotas: Quotas,
     pub(crate) agents: Vec<Option<Agent>>,
     free_agents: Vec<u32>,
-    pub(crate) agent_by_id: BTreeMap<AgentId, u32>,
+    recent_totals: VecDeque<Arc<Resources>>,
+    agent_by_id: Index,
     frameworks: Vec<Option<Framework>>,
     free_frameworks: Vec<u32>,
-    framework_by_id: BTreeMap<FrameworkId, u32>,
+    framework_by_id: Index,
     /// By client ordinal.
     pub(crate) rules: Vec<Option<Rules>>,
     whitelist: Option<BTreeSet<String>>,
@@ -89,10 +94,11 @@ impl Allocator {
             quotas: Quotas::default(),
             agents: Vec::new(),
             free_agents: Vec::new(),
-            agent_by_id: BTreeMap::new(),
+            recent_totals: VecDeque::new(),
+            agent_by_id: Index::default(),
             frameworks: Vec::new(),
             free_frameworks: Vec::new(),
-            framework_by_id: BTreeMap::new(),
+            framework_by_id: Index::default(),
             rules: Vec::new(),
             whitelist: None,
             expiry: Expiry::default(),
@@ -131,6 +137,16 @@ impl Allocator {
     fn framework_mut(&mut self, framework: u32) -> &mut Framework {
         let slot = self.frameworks.get_mut(framework as usize);
         slot.and_then(Option::as_mut).expect("a live framework")
+    }
+
+    pub(crate) fn find_agent(&self, id: &AgentId) -> Option<u32> {
+        let is = |it: u32| self.agent(it).id == *id;
+        self.agent_by_id.get(index::hash(id.as_str()), is)
+    }
+
+    fn find_framework(&self, id: &FrameworkId) -> Option<u32> {
+        let is = |it: u32| self.framework(it).id == *id;
+        self.framework_by_id.get(index::hash(id.as_str()), is)
     }
 
     // ------------------------------------------------------------ marks
@@ -195,14 +211,14 @@ impl Allocator {
 
     /// A framework changed; filters of roles that it left are dropped.
     pub fn update_framework(&mut self, id: &FrameworkId, spec: FrameworkSpec) {
-        if let Some(framework) = self.framework_by_id.get(id).copied() {
+        if let Some(framework) = self.find_framework(id) {
             self.describe(framework, spec);
         }
     }
 
     /// A framework is gone, and all that it held is free.
     pub fn remove_framework(&mut self, id: &FrameworkId) {
-        let Some(framework) = self.framework_by_id.get(id).copied() else {
+        let Some(framework) = self.find_framework(id) else {
             return;
         };
         let clients: Vec<u32> = self
@@ -217,7 +233,8 @@ impl Allocator {
             };
             let of_framework =
                 |client: &u32| it.allocated_to(*client).cloned().map(|r| (*client, r));
-            let held: Vec<(u32, Resources)> = clients.iter().filter_map(of_framework).collect();
+            let held: Vec<(u32, Arc<Resources>)> =
+                clients.iter().filter_map(of_framework).collect();
             for (client, resources) in held {
                 self.release(agent as u32, client, &resources);
             }
@@ -238,7 +255,7 @@ impl Allocator {
     /// No offers are made to it; its filters are dropped.
     pub fn deactivate_framework(&mut self, id: &FrameworkId) {
         self.change_framework(id, |spec| spec.active = false);
-        if let Some(framework) = self.framework_by_id.get(id).copied() {
+        if let Some(framework) = self.find_framework(id) {
             let clients: Vec<u32> = self
                 .framework(framework)
                 .clients
@@ -269,7 +286,7 @@ impl Allocator {
             spec.suppressed
                 .retain(|it| !roles.is_empty() && !roles.contains(it));
         });
-        let Some(framework) = self.framework_by_id.get(id).copied() else {
+        let Some(framework) = self.find_framework(id) else {
             return;
         };
         let all = self.framework(framework).clients.iter();
@@ -280,8 +297,8 @@ impl Allocator {
     }
 
     fn ensure_framework(&mut self, id: &FrameworkId) -> u32 {
-        if let Some(framework) = self.framework_by_id.get(id) {
-            return *framework;
+        if let Some(framework) = self.find_framework(id) {
+            return framework;
         }
         let framework = Framework {
             id: id.clone(),
@@ -298,7 +315,7 @@ impl Allocator {
                 self.frameworks.len() as u32 - 1
             }
         };
-        self.framework_by_id.insert(id.clone(), at);
+        self.framework_by_id.insert(index::hash(id.as_str()), at);
         at
     }
 
@@ -355,7 +372,7 @@ impl Allocator {
     }
 
     fn change_framework(&mut self, id: &FrameworkId, change: impl FnOnce(&mut FrameworkSpec)) {
-        if let Some(framework) = self.framework_by_id.get(id).copied()
+        if let Some(framework) = self.find_framework(id)
             && let Some(spec) = &mut self.framework_mut(framework).spec
         {
             change(spec);
@@ -405,7 +422,8 @@ impl Allocator {
         let it = self.framework(framework);
         if it.spec.is_none() && it.clients.is_empty() {
             let id = it.id.clone();
-            self.framework_by_id.remove(&id);
+            self.framework_by_id
+                .remove(index::hash(id.as_str()), framework);
             self.frameworks[framework as usize] = None;
             self.free_frameworks.push(framework);
         }
@@ -415,14 +433,14 @@ impl Allocator {
 
     /// An agent comes.
     pub fn add_agent(&mut self, id: &AgentId, spec: AgentSpec, active: bool) {
-        if let Some(agent) = self.agent_by_id.get(id).copied() {
+        if let Some(agent) = self.find_agent(id) {
             self.agent_mut(agent).active = active;
             self.update_agent(id, spec);
             return;
         }
         let agent = Agent {
             id: id.clone(),
-            id_hash: cycle::hash_id(id),
+            id_hash: index::hash(id.as_str()),
             total: Arc::default(),
             class: None,
             active,
@@ -458,13 +476,13 @@ impl Allocator {
                 self.agents.len() as u32 - 1
             }
         };
-        self.agent_by_id.insert(id.clone(), at);
+        self.agent_by_id.insert(index::hash(id.as_str()), at);
         self.set_total(at, total);
     }
 
     /// An agent changed; filters on it are dropped when its attributes did.
     pub fn update_agent(&mut self, id: &AgentId, mut spec: AgentSpec) {
-        let Some(agent) = self.agent_by_id.get(id).copied() else {
+        let Some(agent) = self.find_agent(id) else {
             return;
         };
         let (is_remote, total) = (self.is_remote(&spec), std::mem::take(&mut spec.total));
@@ -483,7 +501,7 @@ impl Allocator {
 
     /// An agent is gone, and all that was held on it.
     pub fn remove_agent(&mut self, id: &AgentId) {
-        let Some(agent) = self.agent_by_id.get(id).copied() else {
+        let Some(agent) = self.find_agent(id) else {
             return;
         };
         self.set_total(agent, Resources::new());
@@ -493,7 +511,7 @@ impl Allocator {
             frameworks.insert(self.tree.client(client).framework);
         }
         self.refresh(agent);
-        self.agent_by_id.remove(id);
+        self.agent_by_id.remove(index::hash(id.as_str()), agent);
         self.agents[agent as usize] = None;
         for list in [
             &mut self.pending,
@@ -520,7 +538,7 @@ impl Allocator {
     }
 
     fn set_active(&mut self, id: &AgentId, active: bool) {
-        if let Some(agent) = self.agent_by_id.get(id).copied() {
+        if let Some(agent) = self.find_agent(id) {
             self.agent_mut(agent).active = active;
             self.pend(agent);
         }
@@ -529,7 +547,7 @@ impl Allocator {
     /// The agent's total changed: a reservation or a volume was made or destroyed, or what can be
     /// oversubscribed is another amount.
     pub fn set_agent_total(&mut self, id: &AgentId, total: &Resources) {
-        if let Some(agent) = self.agent_by_id.get(id).copied() {
+        if let Some(agent) = self.find_agent(id) {
             self.set_total(agent, total.clone());
         }
     }
@@ -537,6 +555,7 @@ impl Allocator {
     fn set_total(&mut self, agent: u32, total: Resources) {
         let before = self.agent(agent).total.clone();
         if *before != total {
+            let total = self.same_total(total);
             let old = self.dimensions.amounts(&before, |_| true);
             let new = self.dimensions.amounts(&total, |_| true);
             self.tree.change_total(&old, &new);
@@ -549,15 +568,28 @@ impl Allocator {
                 it.has_gpus = has_gpus;
                 it.refusals.forget_all();
             }
-            it.total = Arc::new(total);
+            it.total = total;
         }
         self.mark_stale(agent);
+    }
+
+    /// One copy for agents that are alike.
+    fn same_total(&mut self, total: Resources) -> Arc<Resources> {
+        if let Some(same) = self.recent_totals.iter().find(|it| ***it == total) {
+            return same.clone();
+        }
+        let total = Arc::new(total);
+        if self.recent_totals.len() == RECENT_TOTALS {
+            self.recent_totals.pop_front();
+        }
+        self.recent_totals.push_back(total.clone());
+        total
     }
 
     /// Maintenance of the agent is planned, or not any more. Its next offers say so; what may be
     /// offered to whom is the same.
     pub fn set_unavailability(&mut self, id: &AgentId, when: Option<wire::Unavailability>) {
-        if let Some(agent) = self.agent_by_id.get(id).copied() {
+        if let Some(agent) = self.find_agent(id) {
             let it = self.agent_mut(agent);
             if it.unavailability != when {
                 it.unavailability = when;
@@ -602,16 +634,16 @@ impl Allocator {
         agent: &AgentId,
         resources: &Resources,
     ) {
-        let Some(agent) = self.agent_by_id.get(agent).copied() else {
+        let Some(agent) = self.find_agent(agent) else {
             return;
         };
         if resources.is_empty() {
             return;
         }
         let framework = self.ensure_framework(framework);
-        for (role, part) in by_role(resources) {
-            let client = self.ensure_client(framework, &role);
-            self.hold(agent, client, &part, &part.unallocate().non_shared());
+        for (role, part) in by_role(resources).iter() {
+            let client = self.ensure_client(framework, role);
+            self.hold(agent, client, &Arc::new(part.unallocate()));
         }
         self.mark_stale(agent);
     }
@@ -627,26 +659,25 @@ impl Allocator {
         resources: &Resources,
         refuse: Option<Duration>,
     ) {
-        let framework = self.framework_by_id.get(framework).copied();
-        let (Some(framework), Some(agent)) = (framework, self.agent_by_id.get(agent).copied())
-        else {
+        let framework = self.find_framework(framework);
+        let (Some(framework), Some(agent)) = (framework, self.find_agent(agent)) else {
             return;
         };
-        let refuse = refuse.filter(|it| !it.is_zero());
         let is_active = self
             .framework(framework)
             .spec
             .as_ref()
             .is_some_and(|it| it.active);
-        for (role, part) in by_role(resources) {
-            let Some(client) = self.framework(framework).clients.get(&role).copied() else {
+        let refuse = refuse.filter(|it| !it.is_zero() && is_active);
+        let until = refuse.map(|it| now + it.max(self.options.allocation_interval));
+        for (role, part) in by_role(resources).iter() {
+            let Some(client) = self.framework(framework).clients.get(role).copied() else {
                 continue;
             };
-            if let Some(refuse) = refuse
-                && is_active
+            let part = self.agent(agent).unallocated(client, part);
+            if let Some(until) = until
                 && self.tree.client(client).is_subscribed
             {
-                let until = now + refuse.max(self.options.allocation_interval);
                 self.add_filter(agent, client, &part, until);
             }
             self.release(agent, client, &part);
@@ -673,72 +704,56 @@ impl Allocator {
         from: &Resources,
         to: &Resources,
     ) {
-        let known = self.framework_by_id.get(framework).copied();
-        let (Some(at), Some(agent_at)) = (known, self.agent_by_id.get(agent).copied()) else {
+        let known = self.find_framework(framework);
+        let (Some(at), Some(agent_at)) = (known, self.find_agent(agent)) else {
             return;
         };
         // Added first, so that a client that holds nothing in between is not dropped.
         self.add_allocation(framework, agent, to);
-        for (role, part) in by_role(from) {
-            if let Some(client) = self.framework(at).clients.get(&role).copied() {
-                self.release(agent_at, client, &part);
+        for (role, part) in by_role(from).iter() {
+            if let Some(client) = self.framework(at).clients.get(role).copied() {
+                self.release(agent_at, client, &Arc::new(part.unallocate()));
             }
         }
         self.drop_idle_clients_of(at);
     }
 
-    fn add_filter(&mut self, agent: u32, client: u32, refused: &Resources, until: Instant) {
-        let refused = refused.unallocate();
-        let it = self.agent_mut(agent);
-        // Whole agents are refused most often: one copy for all.
-        let refused = match *it.total == refused {
-            true => it.total.clone(),
-            false => Arc::new(refused),
-        };
-        if it.filters.add(client, refused, until) {
+    fn add_filter(&mut self, agent: u32, client: u32, refused: &Arc<Resources>, until: Instant) {
+        if self.agent_mut(agent).filters.add(client, refused, until) {
             self.expiry.add(until, agent, client);
         }
     }
 
-    /// Counts `resources` (allocated to the client's role) as held; `used` is the same without
-    /// what is shared, allocated to nobody.
-    pub(crate) fn hold(
-        &mut self,
-        agent: u32,
-        client: u32,
-        resources: &Resources,
-        used: &Resources,
-    ) {
+    /// Counts `resources`, allocated to nobody, as held by the client.
+    pub(crate) fn hold(&mut self, agent: u32, client: u32, resources: &Arc<Resources>) {
         let shared_before = self.shared_volumes(agent, client, resources);
         if self.agent_mut(agent).hold(client, resources) {
             self.tree.count_agents(client, 1);
         }
-        let amounts = self.dimensions.amounts(used, |_| true);
-        self.tree.charge(client, &amounts, 1);
-        self.count_quota(client, used, 1);
+        self.charge(client, resources, 1);
         self.charge_shared(agent, client, resources, &shared_before);
     }
 
-    /// Takes back what the client holds of `resources`.
-    pub(crate) fn release(&mut self, agent: u32, client: u32, resources: &Resources) {
+    /// Takes back what the client holds of `resources`, which are allocated to nobody.
+    pub(crate) fn release(&mut self, agent: u32, client: u32, resources: &Arc<Resources>) {
         let shared_before = self.shared_volumes(agent, client, resources);
         let (taken, nothing) = self.agent_mut(agent).release(client, resources);
-        let used = taken.unallocate().non_shared();
         if nothing {
             self.tree.count_agents(client, -1);
         }
-        let amounts = self.dimensions.amounts(&used, |_| true);
-        self.tree.charge(client, &amounts, -1);
-        self.count_quota(client, &used, -1);
+        self.charge(client, &taken, -1);
         self.charge_shared(agent, client, resources, &shared_before);
         self.mark_stale(agent);
     }
 
-    fn count_quota(&mut self, client: u32, used: &Resources, sign: i128) {
+    /// Charges what is not shared to the client and to its role's quota.
+    fn charge(&mut self, client: u32, resources: &Resources, sign: i128) {
+        let amounts = self.dimensions.amounts(resources, |it| !it.shared);
+        self.tree.charge(client, &amounts, sign);
         if !self.quotas.is_empty() {
-            let amounts = self.dimensions.amounts(used, quota::is_free);
-            self.quotas
-                .count_used(&self.tree.client(client).top, &amounts, sign);
+            let free = self.dimensions.amounts(resources, quota::is_free);
+            let top = &self.tree.client(client).top;
+            self.quotas.count_used(top, &free, sign);
         }
     }
 
@@ -748,7 +763,7 @@ impl Allocator {
             return Vec::new();
         }
         let held = self.agent(agent).allocated_to(client);
-        let shared = held.map(|it| it.shared().unallocate()).unwrap_or_default();
+        let shared = held.map(|it| it.shared()).unwrap_or_default();
         shared.iter().cloned().collect()
     }
 
@@ -818,8 +833,8 @@ impl Allocator {
 
     /// What a framework holds in a role over all agents; a shared volume counts once per agent.
     pub fn allocated(&self, framework: &FrameworkId, role: &Role) -> Quantities {
-        let framework = self.framework_by_id.get(framework);
-        let client = framework.and_then(|it| self.framework(*it).clients.get(role));
+        let framework = self.find_framework(framework);
+        let client = framework.and_then(|it| self.framework(it).clients.get(role));
         client.map_or_else(Quantities::new, |it| {
             cycle::quantities(&self.dimensions, &self.tree.client(*it).amounts)
         })
@@ -844,17 +859,33 @@ impl Allocator {
     }
 }
 
+/// Resources that are all allocated to one role, as mostly, or parts by role.
+enum ByRole<'a> {
+    One(&'a Role, &'a Resources),
+    Several(BTreeMap<Role, Resources>),
+}
+
+impl ByRole<'_> {
+    fn iter(&self) -> impl Iterator<Item = (&Role, &Resources)> {
+        let (one, several) = match self {
+            ByRole::One(role, resources) => (Some((*role, *resources)), None),
+            ByRole::Several(parts) => (None, Some(parts.iter())),
+        };
+        one.into_iter().chain(several.into_iter().flatten())
+    }
+}
+
 /// Parts by allocation role; what has none counts as allocated to `*`.
-fn by_role(resources: &Resources) -> Vec<(Role, Resources)> {
+fn by_role(resources: &Resources) -> ByRole<'_> {
     let mut roles = resources.iter().map(|it| it.allocation_role.as_ref());
     if let Some(Some(first)) = roles.next()
         && roles.all(|it| it == Some(first))
     {
-        return vec![(first.clone(), resources.clone())];
+        return ByRole::One(first, resources);
     }
     let named = resources.map(|mut it| {
         it.allocation_role.get_or_insert_with(Role::star);
         it
     });
-    named.allocations().into_iter().collect()
+    ByRole::Several(named.allocations())
 }

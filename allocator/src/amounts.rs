@@ -57,25 +57,40 @@ impl Dimensions {
     }
 }
 
+/// Dimensions that are kept in place: more than agents usually have (cpus, mem, disk, gpus).
+const IN_PLACE: usize = 4;
+
 /// Thousandths by dimension; what lies behind the end is zero. Wide enough that sums over any
 /// cluster are exact, so that what was added can be taken away again.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Amounts(Vec<i128>);
+pub(crate) struct Amounts {
+    first: [i128; IN_PLACE],
+    more: Vec<i128>,
+}
 
 impl Amounts {
     pub(crate) fn get(&self, dimension: usize) -> i128 {
-        self.0.get(dimension).copied().unwrap_or(0)
+        match self.first.get(dimension) {
+            Some(it) => *it,
+            None => self.more.get(dimension - IN_PLACE).copied().unwrap_or(0),
+        }
     }
 
+    /// As many as there may be dimensions that are not zero.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        IN_PLACE + self.more.len()
     }
 
     pub(crate) fn add_to(&mut self, dimension: usize, amount: i128) {
-        if self.0.len() <= dimension {
-            self.0.resize(dimension + 1, 0);
+        if let Some(it) = self.first.get_mut(dimension) {
+            *it += amount;
+            return;
         }
-        self.0[dimension] += amount;
+        let dimension = dimension - IN_PLACE;
+        if self.more.len() <= dimension {
+            self.more.resize(dimension + 1, 0);
+        }
+        self.more[dimension] += amount;
     }
 
     pub(crate) fn add(&mut self, other: &Amounts) {
@@ -92,22 +107,18 @@ impl Amounts {
 
     /// The dimensions that are not zero.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, i128)> + '_ {
-        self.0
-            .iter()
-            .copied()
-            .enumerate()
-            .filter(|(_, it)| *it != 0)
+        let all = self.first.iter().chain(&self.more);
+        all.copied().enumerate().filter(|(_, it)| *it != 0)
     }
 
     /// Whether there is at least as much of everything as in `other`.
     pub(crate) fn contains(&self, other: &Amounts) -> bool {
-        other
-            .iter()
-            .all(|(dimension, it)| self.get(dimension) >= it)
+        let mut amounts = other.iter();
+        amounts.all(|(dimension, it)| self.get(dimension) >= it)
     }
 
     pub(crate) fn is_zero(&self) -> bool {
-        self.0.iter().all(|it| *it == 0)
+        self.iter().next().is_none()
     }
 }
 

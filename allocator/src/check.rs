@@ -16,18 +16,18 @@ impl Allocator {
         for (at, agent) in self.agents.iter().enumerate() {
             let Some(agent) = agent else { continue };
             let id = &agent.id;
-            assert_eq!(self.agent_by_id.get(id), Some(&(at as u32)));
+            assert_eq!(self.find_agent(id), Some(at as u32));
             total.add(&self.count(&agent.total));
             free.add(&agent.free);
             let mut used = Resources::new();
             for (client, resources) in &agent.allocated {
-                let role = &self.tree.client(*client).role;
-                assert!(!resources.is_empty(), "{id}: an empty allocation");
-                let is_of_role = resources
-                    .iter()
-                    .all(|it| it.allocation_role.as_ref() == Some(role));
-                assert!(is_of_role, "{id}: {resources} is held in {role}");
-                used.add(&resources.unallocate().non_shared());
+                let holder = self.tree.client(*client);
+                assert!(
+                    !resources.is_empty(),
+                    "{id}: nothing for {}",
+                    holder.framework_id
+                );
+                used.add(&resources.non_shared());
             }
             if agent.stale {
                 assert!(self.stale.contains(&(at as u32)), "{id} is forgotten");
@@ -86,8 +86,8 @@ impl Allocator {
         }
         let held = |client: u32| {
             let agents = self.agents.iter().enumerate();
-            let held =
-                agents.filter_map(|(at, it)| Some((at as u32, it.as_ref()?.allocated_to(client)?)));
+            let held = agents
+                .filter_map(|(at, it)| Some((at as u32, &**it.as_ref()?.allocated_to(client)?)));
             held.collect()
         };
         self.tree.check(|it| self.count(it), held);

@@ -9,7 +9,7 @@ use crate::{
     allocator::Allocator,
     amounts::{Amounts, Dimensions},
     frameworks::Sees,
-    quota,
+    index, quota,
 };
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 use tepui_model::{
@@ -85,15 +85,10 @@ const SKIPS_PER_WORK: u32 = 32;
 
 /// The place of an agent in the order of a round: agents are visited by rising place.
 pub fn place(seed: u64, round: u64, guarantees: bool, agent: &AgentId) -> u64 {
-    place_of(round_hash(seed, round, guarantees), hash_id(agent))
-}
-
-/// FNV-1a, 64 bits.
-pub(crate) fn hash_id(agent: &AgentId) -> u64 {
-    let bytes = agent.as_str().bytes();
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    place_of(
+        round_hash(seed, round, guarantees),
+        index::hash(agent.as_str()),
+    )
 }
 
 /// Told apart from what else a caller draws from the same seed.
@@ -609,16 +604,15 @@ impl Allocator {
         let (framework, role) = (of_client.framework_id.clone(), of_client.role.clone());
         let allotted = resources.allocate(&role);
         let has_shared = !self.agent(agent).is_plain && resources.iter().any(|it| it.shared);
-        let used = match has_shared {
-            true => Arc::new(resources.non_shared()),
-            false => resources,
-        };
-        self.hold(agent, client, &allotted, &used);
+        self.hold(agent, client, &resources);
         self.tree.count(client);
         let it = self.agent(agent);
-        let available = match Arc::ptr_eq(&used, &it.available) {
-            true => self.nothing.clone(),
-            false => Arc::new(it.available.difference(&used)),
+        let available = if has_shared {
+            Arc::new(it.available.difference(&resources.non_shared()))
+        } else if Arc::ptr_eq(&resources, &it.available) {
+            self.nothing.clone()
+        } else {
+            Arc::new(it.available.difference(&resources))
         };
         let before = self.set_available(agent, available);
         let it = self.agents[agent as usize].as_mut().expect("a live agent");

@@ -27,16 +27,18 @@ impl AgentFilters {
 
     /// Adds a filter, unless another of the client says as much already; those that say less
     /// than the new one go, so that a client has few however often it declines.
-    pub(crate) fn add(&mut self, client: u32, refused: Arc<Resources>, until: Instant) -> bool {
+    pub(crate) fn add(&mut self, client: u32, refused: &Arc<Resources>, until: Instant) -> bool {
         let range = self.range(client);
-        let covers = |more: &Resources, less: &Resources| more.contains(less);
+        let covers = |more: &Arc<Resources>, less: &Arc<Resources>| {
+            Arc::ptr_eq(more, less) || more.contains(less)
+        };
         let mut of_client = self.0[range.clone()].iter();
-        if of_client.any(|it| it.until >= until && covers(&it.refused, &refused)) {
+        if of_client.any(|it| it.until >= until && covers(&it.refused, refused)) {
             return false;
         }
         let mut at = range.start;
         for _ in range {
-            if self.0[at].until <= until && covers(&refused, &self.0[at].refused) {
+            if self.0[at].until <= until && covers(refused, &self.0[at].refused) {
                 self.0.remove(at);
             } else {
                 at += 1;
@@ -45,7 +47,7 @@ impl AgentFilters {
         let filter = Filter {
             client,
             until,
-            refused,
+            refused: refused.clone(),
         };
         self.0.insert(at, filter);
         true
@@ -129,7 +131,7 @@ mod tests {
     #[test]
     fn what_is_contained_is_blocked_until_its_time() {
         let mut filters = AgentFilters::default();
-        assert!(filters.add(1, some("cpus:4;mem:10"), Instant(5)));
+        assert!(filters.add(1, &some("cpus:4;mem:10"), Instant(5)));
         assert!(filters.block(1, &some("cpus:4")));
         assert!(!filters.block(1, &some("cpus:4.001")));
         assert!(!filters.block(0, &some("cpus:1")) && !filters.block(2, &some("cpus:1")));
@@ -140,12 +142,12 @@ mod tests {
     #[test]
     fn filters_that_say_nothing_new_are_not_kept() {
         let mut filters = AgentFilters::default();
-        assert!(filters.add(1, some("cpus:4"), Instant(5)));
-        assert!(!filters.add(1, some("cpus:3"), Instant(4)));
-        assert!(filters.add(1, some("cpus:3"), Instant(6)));
-        assert!(filters.add(1, some("mem:3"), Instant(6)));
+        assert!(filters.add(1, &some("cpus:4"), Instant(5)));
+        assert!(!filters.add(1, &some("cpus:3"), Instant(4)));
+        assert!(filters.add(1, &some("cpus:3"), Instant(6)));
+        assert!(filters.add(1, &some("mem:3"), Instant(6)));
         assert_eq!(filters.clients().count(), 3);
-        assert!(filters.add(1, some("cpus:4;mem:3"), Instant(6)));
+        assert!(filters.add(1, &some("cpus:4;mem:3"), Instant(6)));
         assert_eq!(filters.clients().count(), 1);
         assert!(filters.remove(1) && !filters.remove(1));
     }

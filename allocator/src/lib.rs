@@ -54,6 +54,7 @@ mod constraints;
 mod cycle;
 mod filters;
 mod frameworks;
+mod index;
 mod options;
 mod quota;
 mod share;

@@ -648,7 +648,7 @@ impl Tree {
                 sum.add(&amounts(resources));
                 for scope in self.scopes(client) {
                     let of_agent = by_scope.entry(scope).or_default().entry(agent).or_default();
-                    of_agent.add(&resources.unallocate());
+                    of_agent.add(resources);
                 }
             }
             assert_eq!(sum, it.amounts, "{} in {}", it.framework_id, it.role);
