@@ -1,0 +1,170 @@
+//! Calls that contradict each other: what a client made the caller say, or what an agent claims.
+//! None of them panics, and the tables agree with each other after each one.
+
+use std::time::Duration;
+use tepui_allocator::{AgentSpec, Allocator, FrameworkSpec, Options, Quota};
+use tepui_model::{
+    AgentId, FrameworkId, Quantities, Resources, Role, Scalar, agent::AgentCapabilities,
+    attribute::Attributes, time::Instant,
+};
+
+const SECOND: Option<Duration> = Some(Duration::from_secs(1));
+
+fn some(text: &str) -> Resources {
+    Resources::parse(text, "*").unwrap()
+}
+
+fn in_a(text: &str) -> Resources {
+    some(text).allocate(&Role::from("a"))
+}
+
+fn cpus(units: i64) -> Quantities {
+    let mut all = Quantities::new();
+    all.insert("cpus", Scalar::from_units(units));
+    all
+}
+
+/// One framework in role `a`, one agent.
+fn small() -> (Allocator, FrameworkId, AgentId) {
+    let mut it = Allocator::new(Options::default(), 1);
+    let (framework, agent) = (FrameworkId::from("F1"), AgentId::from("S1"));
+    let spec = FrameworkSpec {
+        roles: [Role::from("a")].into(),
+        active: true,
+        ..FrameworkSpec::default()
+    };
+    it.add_framework(&framework, spec);
+    it.add_agent(&agent, agent_spec("cpus:4;mem:100"), true);
+    (it, framework, agent)
+}
+
+fn agent_spec(total: &str) -> AgentSpec {
+    AgentSpec {
+        hostname: "h1".into(),
+        attributes: Attributes::default(),
+        domain: None,
+        capabilities: AgentCapabilities::all(),
+        total: some(total),
+    }
+}
+
+/// What the next cycle gives, as text.
+fn given(it: &mut Allocator, now: u64) -> Vec<String> {
+    let cycle = it.allocate(Instant(now), u32::MAX);
+    it.check_invariants();
+    let all = cycle.allotments.iter();
+    all.map(|it| it.resources.unallocate().to_string())
+        .collect()
+}
+
+#[test]
+fn nobody_gets_anything_back_twice() {
+    let (mut it, framework, agent) = small();
+    let all = in_a("cpus:4;mem:100");
+    assert_eq!(given(&mut it, 0), ["cpus:4; mem:100"]);
+    for _ in 0..3 {
+        it.recover(Instant(0), &framework, &agent, &all, None);
+        it.check_invariants();
+    }
+    // More than was ever held, of what the agent does not have.
+    let more = in_a("cpus:400;mem:1;licences:7;ports:[1-9]");
+    it.recover(Instant(0), &framework, &agent, &more, None);
+    assert_eq!(it.allocated(&framework, &"a".into()), Quantities::new());
+    assert_eq!(given(&mut it, 0), ["cpus:4; mem:100"]);
+    assert_eq!(given(&mut it, 0), Vec::<String>::new());
+}
+
+#[test]
+fn more_can_be_held_than_there_is() {
+    let (mut it, framework, agent) = small();
+    let all = in_a("cpus:9;mem:50");
+    it.add_allocation(&framework, &agent, &all);
+    assert_eq!(
+        it.allocated(&framework, &"a".into()).get("cpus"),
+        Scalar::from_units(9)
+    );
+    assert_eq!(given(&mut it, 0), ["mem:50"]);
+    it.set_agent_total(&agent, &some("cpus:1"));
+    assert_eq!(given(&mut it, 0), Vec::<String>::new());
+    it.recover(Instant(0), &framework, &agent, &all, None);
+    assert_eq!(given(&mut it, 0), ["cpus:1"]);
+}
+
+#[test]
+fn what_is_allocated_to_no_role_counts_for_the_star() {
+    let (mut it, framework, agent) = small();
+    it.add_allocation(&framework, &agent, &some("cpus:1"));
+    it.check_invariants();
+    assert_eq!(it.allocated(&framework, &Role::star()), cpus(1));
+    // Neither this role, nor the other when it is given back in it, is one it subscribes to.
+    it.recover(Instant(0), &framework, &agent, &some("cpus:1"), SECOND);
+    it.check_invariants();
+    assert_eq!(it.allocated(&framework, &Role::star()), Quantities::new());
+    assert_eq!(given(&mut it, 0), ["cpus:4; mem:100"]);
+}
+
+#[test]
+fn who_is_not_known_changes_nothing() {
+    let (mut it, framework, agent) = small();
+    let (nobody, nowhere) = (FrameworkId::from("F9"), AgentId::from("S9"));
+    let part = in_a("cpus:1");
+    it.recover(Instant(0), &nobody, &agent, &part, SECOND);
+    it.recover(Instant(0), &framework, &nowhere, &part, SECOND);
+    it.add_allocation(&framework, &nowhere, &part);
+    it.update_allocation(&nobody, &agent, &part, &part);
+    it.update_allocation(&framework, &nowhere, &part, &part);
+    it.update_framework(&nobody, FrameworkSpec::default());
+    it.update_agent(&nowhere, agent_spec("cpus:1"));
+    it.set_agent_total(&nowhere, &part);
+    it.activate_agent(&nowhere);
+    it.deactivate_agent(&nowhere);
+    it.remove_agent(&nowhere);
+    it.activate_framework(&nobody);
+    it.deactivate_framework(&nobody);
+    it.suppress(&nobody, &[]);
+    it.revive(&nobody, &[]);
+    it.remove_framework(&nobody);
+    it.check_invariants();
+    assert_eq!(it.next_deadline(), None);
+    assert_eq!(given(&mut it, 0), ["cpus:4; mem:100"]);
+}
+
+#[test]
+fn absurd_settings_are_survived() {
+    let (mut it, framework, agent) = small();
+    it.set_weight("a".into(), 0);
+    it.set_weight("a".into(), u64::MAX);
+    let quota = Quota {
+        guarantees: cpus(1 << 40),
+        limits: cpus(0),
+    };
+    for role in ["a", "a/b", "nobody's"] {
+        it.set_quota(role.into(), Some(quota.clone()));
+        it.check_invariants();
+    }
+    // The limit leaves no cpus, and says nothing of memory.
+    assert_eq!(given(&mut it, 0), ["mem:100"]);
+    it.recover(
+        Instant(0),
+        &framework,
+        &agent,
+        &in_a("mem:100"),
+        Some(Duration::MAX),
+    );
+    assert_eq!(given(&mut it, u64::MAX - 1), Vec::<String>::new());
+    for role in ["a", "a/b", "nobody's"] {
+        it.set_quota(role.into(), None);
+    }
+    assert_eq!(given(&mut it, u64::MAX - 1), ["cpus:4; mem:100"]);
+}
+
+#[test]
+fn an_agent_that_is_added_twice_keeps_what_is_held() {
+    let (mut it, framework, agent) = small();
+    it.add_allocation(&framework, &agent, &in_a("cpus:3;mem:60"));
+    it.add_agent(&agent, agent_spec("cpus:5;mem:100"), true);
+    assert_eq!(given(&mut it, 0), ["cpus:2; mem:40"]);
+    it.remove_agent(&agent);
+    it.check_invariants();
+    assert_eq!(it.allocated(&framework, &"a".into()), Quantities::new());
+}
