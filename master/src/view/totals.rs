@@ -3,9 +3,11 @@
 use super::View;
 use std::collections::BTreeMap;
 use tepui_master_machine::model::{
-    Quantities, Resources, Role,
+    Quantities, Resources, Role, Scalar,
     id::{AgentId, FrameworkId},
-    log, wire,
+    log,
+    resources::Value,
+    wire,
 };
 
 /// Used and offered resources.
@@ -20,6 +22,21 @@ pub(crate) struct Use {
 /// Resources of rows that the log holds are valid: they were checked before they went in.
 pub(crate) fn resources(wire: &[wire::Resource]) -> Resources {
     Resources::from_wire(wire).unwrap_or_default()
+}
+
+/// Amounts by name, as `/roles` shows them: of ranges and sets how many members they have.
+fn amounts(resources: &Resources) -> Quantities {
+    let mut all = resources.quantities();
+    for resource in resources.iter() {
+        let members = match &resource.value {
+            Value::Scalar(_) => continue,
+            Value::Ranges(ranges) => ranges.count(),
+            Value::Set(set) => set.len() as u64,
+        };
+        let members = i64::try_from(members).unwrap_or(i64::MAX);
+        all.add_amount(&resource.name, Scalar::from_units(members));
+    }
+    all
 }
 
 /// Whether a task holds resources on its agent.
@@ -110,7 +127,7 @@ pub(crate) fn by_role(view: &View) -> BTreeMap<Role, RoleUse> {
         let sum = of_framework(view, id);
         for (role, used) in sum.used.allocations() {
             let entry = roles.entry(role).or_default();
-            entry.allocated.add(&used.quantities());
+            entry.allocated.add(&amounts(&used));
             if !entry.frameworks.contains(id) {
                 entry.frameworks.push(id.clone());
             }
@@ -120,17 +137,17 @@ pub(crate) fn by_role(view: &View) -> BTreeMap<Role, RoleUse> {
                 .entry(role)
                 .or_default()
                 .offered
-                .add(&offered.quantities());
+                .add(&amounts(&offered));
         }
     }
     for (id, row, _) in view.registered_agents() {
         let sum = of_agent(view, id);
         for (role, reserved) in resources(&row.total).reserved() {
             let entry = roles.entry(role.clone()).or_default();
-            entry.reserved.add(&reserved.quantities());
-            let mut unallocated = reserved.quantities();
+            entry.reserved.add(&amounts(&reserved));
+            let mut unallocated = amounts(&reserved);
             let used = sum.used.unallocate().reserved_to(&role);
-            unallocated.saturating_sub(&used.quantities());
+            unallocated.saturating_sub(&amounts(&used));
             entry.reserved_unallocated.add(&unallocated);
         }
     }
@@ -148,4 +165,21 @@ pub(crate) fn by_role(view: &View) -> BTreeMap<Role, RoleUse> {
         }
     }
     roles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_of_ranges_and_sets_are_counted() {
+        let text = "cpus:0.5;ports:[31000-31001,31005-31005];zones:{a,b}";
+        let resources = Resources::parse(text, "*").unwrap();
+        let amounts = amounts(&resources);
+        let shown: Vec<_> = amounts
+            .iter()
+            .map(|(name, amount)| (name.as_ref(), amount.as_f64()))
+            .collect();
+        assert_eq!(shown, [("cpus", 0.5), ("ports", 3.0), ("zones", 2.0)]);
+    }
 }
