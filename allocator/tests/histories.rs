@@ -87,8 +87,8 @@ fn command(random: &mut Random) -> String {
     let (role, amount) = (random.pick(ROLES), random.pick(AMOUNTS));
     let (holding, total) = (random.below(1000), random.pick(TOTALS));
     match random.below(100) {
-        0..20 => "allocate".to_owned(),
-        20..28 => format!("allocate budget={}", random.below(20)),
+        0..16 => "allocate".to_owned(),
+        16..28 => format!("allocate budget={}", random.below(20)),
         28..43 => format!(
             "decline ~{holding} {}",
             random.pick(&["0", "0.5", "1", "2", "5", "9"])
@@ -289,7 +289,10 @@ fn the_oracle_agrees_after_every_step_of_random_histories() {
     for seed in first..first + histories {
         let mut random = Random(seed);
         let options = options(&mut random);
-        let commands: Vec<String> = (0..STEPS).map(|_| command(&mut random)).collect();
+        // Quotas concern everything: a third of the histories lives with them throughout.
+        let quotas = if random.one_in(3) { 3 } else { 0 };
+        let mut commands: Vec<String> = (0..quotas).map(|_| set_quota(&mut random)).collect();
+        commands.extend((quotas..STEPS).map(|_| command(&mut random)));
         match run(&options, &commands) {
             Ok(allotments) => given += allotments,
             Err(it) => {

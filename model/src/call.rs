@@ -564,18 +564,19 @@ mod tests {
     }
 
     #[test]
-    fn uuids_have_sixteen_bytes() {
-        let acknowledge = |length| {
+    fn uuids_have_sixteen_bytes_that_are_not_all_zero() {
+        let acknowledge = |uuid: &[u8]| {
             let mut call = call(Type::Acknowledge);
             call.acknowledge = Some(wire::scheduler::call::Acknowledge {
-                uuid: vec![0; length].into(),
+                uuid: Bytes::copy_from_slice(uuid),
                 ..Default::default()
             });
             fault(call)
         };
-        assert_eq!(acknowledge(16), "");
-        assert_eq!(acknowledge(15), "acknowledge.uuid");
-        assert_eq!(acknowledge(0), "acknowledge.uuid");
+        assert_eq!(acknowledge(&[7; 16]), "");
+        assert_eq!(acknowledge(&[0; 16]), "acknowledge.uuid");
+        assert_eq!(acknowledge(&[7; 15]), "acknowledge.uuid");
+        assert_eq!(acknowledge(&[]), "acknowledge.uuid");
     }
 
     #[test]

@@ -205,6 +205,21 @@ impl World {
                     ..Default::default()
                 })))
             }
+            "run-executor" => {
+                let executor = wire::ExecutorInfo::default().encode_to_vec();
+                let run = log::RunTask {
+                    executor_info_payload: executor.into(),
+                    ..run_task(words[2])
+                };
+                self.master(command(log::command::Kind::RunTask(run)))
+            }
+            "run-group" => {
+                let group = log::RunTaskGroup {
+                    framework_id: "f".into(),
+                    tasks: words[2..].iter().map(|it| run_task(it)).collect(),
+                };
+                self.master(command(log::command::Kind::RunTaskGroup(group)))
+            }
             "kill" => self.master(command(log::command::Kind::Kill(log::Kill {
                 framework_id: "f".into(),
                 task_id: words[2].into(),
@@ -246,7 +261,7 @@ impl World {
             "fails" => self.container(
                 words[1],
                 ContainerEvent::LaunchFailed {
-                    killed: false,
+                    killed: words.get(2) == Some(&"killed"),
                     unknown_user: words.get(2) == Some(&"user"),
                     message: "cannot be launched".into(),
                 },
@@ -297,6 +312,15 @@ impl World {
             }
             other => panic!("unknown command {other}"),
         }
+    }
+}
+
+fn run_task(id: &str) -> log::RunTask {
+    log::RunTask {
+        framework_id: "f".into(),
+        task_id: id.into(),
+        container_id: format!("c-{id}"),
+        ..Default::default()
     }
 }
 

@@ -188,12 +188,7 @@ impl Containers {
             };
         }
         for (folder, ..) in &spec.volumes {
-            make_volume(folder, owner.as_ref()).map_err(|it| {
-                (
-                    format!("volume {} cannot be made: {it}", folder.display()),
-                    false,
-                )
-            })?;
+            give_volume(folder, owner.as_ref()).map_err(|it| (it, false))?;
         }
         self.collector.keep(&spec.sandbox);
         let sandbox = spec.sandbox.clone();
@@ -329,15 +324,20 @@ impl Containers {
     }
 }
 
-/// The folder of a persistent volume, its owner's when it is new.
-fn make_volume(folder: &Path, owner: Option<&users::User>) -> std::io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    std::fs::create_dir_all(folder)?;
+/// Makes the folder of a persistent volume the user's of the task, as Mesos does; what is in
+/// it stays as it is. A folder that is gone is not made again: its data are lost, and the
+/// framework has to hear of that.
+fn give_volume(folder: &Path, owner: Option<&users::User>) -> Result<(), String> {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let path = folder.display();
+    let metadata = std::fs::metadata(folder)
+        .ok()
+        .filter(|it| it.is_dir())
+        .ok_or_else(|| format!("the persistent volume {path} is gone from this agent's disk"))?;
     match owner {
-        Some(user) if users::is_root() => {
-            std::os::unix::fs::chown(folder, Some(user.uid), Some(user.gid))
+        Some(user) if users::is_root() && metadata.uid() != user.uid => {
+            chown(folder, Some(user.uid), Some(user.gid))
+                .map_err(|it| format!("the persistent volume {path} cannot be given away: {it}"))
         }
         _ => Ok(()),
     }

@@ -3,31 +3,30 @@
 
 use crate::{config::Settings, resources::disk_usage};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use tepui_agent_machine::{gc::Schedule, model::time::WallTime};
 use tepui_server::files::Files;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// Runs that are not over.
     live: BTreeSet<PathBuf>,
     /// Ended runs with the time of their end.
-    ended: BTreeMap<PathBuf, SystemTime>,
+    ended: Schedule,
 }
 
 /// Knows every sandbox of the work folder.
 #[derive(Debug)]
 pub(crate) struct Collector {
     work_dir: PathBuf,
-    delay: Duration,
-    headroom: f64,
     files: Files,
     state: Mutex<State>,
     /// Sandboxes deleted.
@@ -41,10 +40,11 @@ impl Collector {
     pub(crate) fn new(settings: &Settings, files: Files) -> Collector {
         Collector {
             work_dir: settings.work_dir.clone(),
-            delay: settings.gc_delay,
-            headroom: settings.gc_headroom,
             files,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                live: BTreeSet::new(),
+                ended: Schedule::new(settings.gc_delay, settings.gc_headroom),
+            }),
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }
@@ -69,9 +69,8 @@ impl Collector {
                 state.live.insert(run);
             } else if !state.live.contains(&run) {
                 let changed = fs::metadata(&run).and_then(|it| it.modified());
-                state
-                    .ended
-                    .insert(run, changed.unwrap_or_else(|_| SystemTime::now()));
+                let changed = wall(changed.unwrap_or_else(|_| SystemTime::now()));
+                state.ended.add(text(&run), changed);
             }
         }
     }
@@ -80,7 +79,7 @@ impl Collector {
     pub(crate) fn keep(&self, sandbox: &Path) {
         self.attach(sandbox);
         let mut state = self.lock();
-        state.ended.remove(sandbox);
+        state.ended.cancel(&text(sandbox));
         state.live.insert(sandbox.to_owned());
     }
 
@@ -88,7 +87,7 @@ impl Collector {
     pub(crate) fn release(&self, sandbox: &Path) {
         let mut state = self.lock();
         if state.live.remove(sandbox) {
-            state.ended.insert(sandbox.to_owned(), SystemTime::now());
+            state.ended.add(text(sandbox), wall(SystemTime::now()));
         }
     }
 
@@ -107,11 +106,8 @@ impl Collector {
 
     /// The greatest age of an ended run: less when the disk fills.
     pub(crate) fn allowed_age(&self) -> Duration {
-        allowed_age(
-            self.delay,
-            self.headroom,
-            disk_usage(&self.work_dir).unwrap_or(0.0),
-        )
+        let usage = disk_usage(&self.work_dir).unwrap_or(0.0);
+        self.lock().ended.allowed_age(usage)
     }
 
     /// Under its own path, and as the latest of its executor by two paths.
@@ -149,25 +145,17 @@ impl Collector {
 
     /// Deletes what is old enough. Writes to the disk.
     pub(crate) fn collect(&self) {
-        let age = self.allowed_age();
-        let now = SystemTime::now();
-        let due: Vec<PathBuf> = {
-            let state = self.lock();
-            let old = |ended: &SystemTime| now.duration_since(*ended).is_ok_and(|it| it >= age);
-            let ended = state.ended.iter();
-            ended
-                .filter(|(_, ended)| old(ended))
-                .map(|(run, _)| run.clone())
-                .collect()
-        };
-        for run in due {
+        let now = wall(SystemTime::now());
+        let usage = disk_usage(&self.work_dir);
+        let due = self.lock().ended.due(now, usage);
+        for run in due.into_iter().map(PathBuf::from) {
             self.detach(&run);
             match fs::remove_dir_all(&run) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     self.failed.fetch_add(1, Relaxed);
                     tracing::warn!(sandbox = %run.display(), %error, "cannot be deleted yet");
                     // Tried again an age later at the earliest when the disk has room.
-                    self.lock().ended.insert(run, now);
+                    self.lock().ended.add(text(&run), now);
                     continue;
                 }
                 _ => {
@@ -175,7 +163,6 @@ impl Collector {
                     tracing::info!(sandbox = %run.display(), "deleted");
                 }
             }
-            self.lock().ended.remove(&run);
             remove_empty_parents(&run, &self.work_dir.join("slaves"));
         }
     }
@@ -193,9 +180,14 @@ impl Collector {
     }
 }
 
-/// Mesos' formula.
-fn allowed_age(delay: Duration, headroom: f64, usage: f64) -> Duration {
-    delay.mul_f64((1.0 - headroom - usage).clamp(0.0, 1.0))
+/// Sandboxes are named by Mesos' ids, which are texts, below a folder that a flag named.
+fn text(run: &Path) -> String {
+    run.to_string_lossy().into_owned()
+}
+
+fn wall(time: SystemTime) -> WallTime {
+    let since = time.duration_since(UNIX_EPOCH);
+    WallTime(since.map_or(0.0, |it| it.as_secs_f64()))
 }
 
 /// The virtual paths of an executor's latest run.
@@ -260,10 +252,11 @@ mod tests {
     fn collector(work_dir: &Path, delay: Duration) -> Collector {
         Collector {
             work_dir: work_dir.to_owned(),
-            delay,
-            headroom: 0.0,
             files: Files::new(),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                live: BTreeSet::new(),
+                ended: Schedule::new(delay, 0.0),
+            }),
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }
@@ -276,13 +269,6 @@ mod tests {
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join("stdout"), "hello").unwrap();
         path
-    }
-
-    #[test]
-    fn the_age_falls_with_the_free_disk() {
-        let delay = Duration::from_secs(1000);
-        assert_eq!(allowed_age(delay, 0.1, 0.0), Duration::from_secs(900));
-        assert_eq!(allowed_age(delay, 0.1, 0.95), Duration::ZERO);
     }
 
     #[test]

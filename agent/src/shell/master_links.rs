@@ -360,6 +360,9 @@ async fn read(links: &Links, link: LinkId, address: &str, mut stream: Streaming<
                 silence = Duration::from_nanos(it.total_ping_timeout_ns);
             }
         }
+        if let Some(master_message::Kind::Refused(it)) = &message.kind {
+            tracing::warn!(master = address, reason = it.message, "registration refused");
+        }
         let message = Box::new(message);
         links.inbox.input(Input::Master { link, message }).await;
     }

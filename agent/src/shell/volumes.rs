@@ -35,8 +35,9 @@ impl Volumes {
         }
     }
 
-    /// Carries out an order. A disk that refuses is reported: the folder is made again when a
-    /// task needs it, and what is left of a destroyed one is for the operator.
+    /// Carries out an order. A disk that refuses is reported: tasks that ask for a volume that
+    /// could not be made fail with that, and what is left of a destroyed one is for the
+    /// operator.
     pub(crate) fn obey(&self, command: &VolumeCommand) {
         let (wire, action) = match command {
             VolumeCommand::Create(it) => (it, "made"),

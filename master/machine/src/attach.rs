@@ -384,11 +384,22 @@ impl Machine {
         let was_unreachable = known
             .as_ref()
             .is_some_and(|row| row.state() == log::AgentState::Unreachable);
-        let changed = known
-            .as_ref()
-            .is_none_or(|row| differs(row, &registration, &total));
+        // A log that forgot the agent, or is older than it, goes on counting where the agent
+        // is: it takes a command with a number that it has seen for one that is done.
+        let commands_done = registration.register.commands_done;
+        let is_ahead = adopt
+            && known
+                .as_ref()
+                .is_none_or(|row| row.last_command < commands_done);
+        let changed = is_ahead
+            || known
+                .as_ref()
+                .is_none_or(|row| differs(row, &registration, &total));
         if changed {
             let mut row = self.agent_row(&agent_id, &registration, &total);
+            if is_ahead {
+                row.last_command = commands_done;
+            }
             row.wall_registered = known
                 .as_ref()
                 .map_or(self.wall.as_secs(), |row| row.wall_registered);
