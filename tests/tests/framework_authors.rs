@@ -94,24 +94,29 @@ fn survives_the_master(transport: Transport) -> Result<()> {
             again == id,
             "another framework id: {again:?} instead of {id:?}"
         );
-        // The session reconciles by itself.
-        let status = wait(
-            &mut events,
-            "reconciliation",
-            state(v1::TaskState::TaskRunning),
-        )
+        // The session reconciles by itself. The update may come once more, too, when its
+        // acknowledgement died with the master.
+        let status = wait(&mut events, "reconciliation", |event| match event {
+            Event::Update(status) if status.reason() == v1::task_status::Reason::Reconciliation => {
+                Some(status)
+            }
+            _ => None,
+        })
         .await?;
-        ensure!(
-            status.reason() == v1::task_status::Reason::Reconciliation,
-            "{status:?}"
-        );
+        ensure!(status.state() == v1::TaskState::TaskRunning, "{status:?}");
         driver.kill(status.task_id.clone()).await?;
         wait(&mut events, "KILLED", state(v1::TaskState::TaskKilled)).await?;
         driver.teardown().await?;
-        ensure!(
-            events.next().await.is_none(),
-            "the session ends with the teardown"
-        );
+        // What was on its way before the teardown may still come; then the session ends.
+        let rest = async {
+            while let Some(event) = events.next().await {
+                event?;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(Duration::from_secs(60), rest)
+            .await
+            .context("the session ends with the teardown")??;
         Ok(())
     })
 }

@@ -361,7 +361,11 @@ async fn read(links: &Links, link: LinkId, address: &str, mut stream: Streaming<
             }
         }
         if let Some(master_message::Kind::Refused(it)) = &message.kind {
-            tracing::warn!(master = address, reason = it.message, "registration refused");
+            tracing::warn!(
+                master = address,
+                reason = it.message,
+                "registration refused"
+            );
         }
         let message = Box::new(message);
         links.inbox.input(Input::Master { link, message }).await;

@@ -274,7 +274,6 @@ pub(crate) struct Producer<C> {
 
 impl<C> Producer<C> {
     /// The connection.
-    #[cfg(test)]
     pub(crate) fn source(&self) -> ConnectionId {
         self.source
     }

@@ -2,10 +2,11 @@
 
 use crate::shell::{
     door::{App, Failure},
+    intake::Class,
     operator, reads,
 };
 use axum::{body::Body, response::Response};
-use http::{Method, StatusCode, request::Parts};
+use http::{HeaderMap, Method, StatusCode, request::Parts};
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc};
 use tepui_master_machine::{
@@ -44,7 +45,7 @@ async fn post(
     }
     let body = body::read(&parts.headers, content).await?;
     if route == "tepui/v1/panic" {
-        return panic(app).await.map_err(refuse);
+        return panic(app, &parts.headers).await.map_err(refuse);
     }
     let request = match route {
         "machine/down" => {
@@ -242,18 +243,24 @@ fn form(route: &str, body: &[u8]) -> Result<OperatorRequest, Failure> {
     })
 }
 
-/// For tests of the recovery: 202, and the machine panics.
-async fn panic(app: &App) -> Result<StatusCode, Failure> {
+/// For tests of the recovery: 202, and the machine panics over an input of the subscription
+/// that `Mesos-Stream-Id` names, or of a client of its own.
+async fn panic(app: &App, headers: &HeaderMap) -> Result<StatusCode, Failure> {
     if !app.settings.inject_panics {
         return Err(Failure::new(
             StatusCode::NOT_FOUND,
             "panics are not injected here\n",
         ));
     }
-    let source = app.destinations.connection();
-    let producer = app
-        .intake
-        .connect(source, crate::shell::intake::Class::Client);
+    let stream_id = headers.get("mesos-stream-id");
+    let producer = match stream_id.and_then(|it| it.to_str().ok()) {
+        Some(stream_id) => app.sessions.of(Some(stream_id)),
+        None => {
+            let client = app.destinations.connection();
+            Arc::new(app.intake.connect(client, Class::Client))
+        }
+    };
+    let source = producer.source();
     producer
         .send(Input::InjectPanic {
             connection: Some(source),
