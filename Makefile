@@ -13,8 +13,7 @@ endif
 run: setup ## Build, start a cluster on 127.0.0.1, run a small workload, stay up until Ctrl-C
 	@echo "==> building (the first time takes a few minutes)"
 	@$(CARGO) build --release --bins
-	@scripts/docker.sh || echo "==> no Docker engine: tasks run as processes"
-	@target/release/tepui local --demo
+	@scripts/run.sh
 
 test: setup ## Every test, from nothing
 	@scripts/docker.sh

@@ -14,7 +14,8 @@ use tepui_agent_machine::{
 };
 use tepui_containerizer as containerizer;
 use tepui_server::{
-    auth::{Authority, Credentials, Realm},
+    accounts,
+    auth::{Authority, Realm},
     flags::Flags,
     proto::json,
     version,
@@ -176,28 +177,11 @@ fn environment(text: Option<&str>) -> Result<Vec<(String, String)>> {
         .collect()
 }
 
-fn authority(flags: &Flags) -> Result<Authority> {
-    let realms = [
-        ("authenticate_http_readonly", Realm::ReadOnly),
-        ("authenticate_http_readwrite", Realm::ReadWrite),
-    ];
-    let credentials = match flags.text("http_credentials") {
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("--http_credentials: {path} cannot be read"))?;
-            Credentials::parse(&text).with_context(|| format!("--http_credentials: {path}"))?
-        }
-        None => Credentials::default(),
-    };
-    let mut authority = Authority::with(credentials);
-    for (name, realm) in realms {
-        if flags.bool(name) && flags.text("http_credentials").is_none() {
-            bail!("--{name} needs --http_credentials, the file of those who are admitted");
-        }
-        authority = authority.require(realm, flags.bool(name));
-    }
-    Ok(authority)
-}
+/// The flags that ask for credentials, and where.
+const REALMS: &[(&str, Realm)] = &[
+    ("authenticate_http_readonly", Realm::ReadOnly),
+    ("authenticate_http_readwrite", Realm::ReadWrite),
+];
 
 /// The header of `--credential`.
 fn authorization(flags: &Flags) -> Result<Option<String>> {
@@ -275,7 +259,7 @@ impl Settings {
             listen: SocketAddr::new(listen_ip, port(&flags, "port")?.unwrap_or(5051)),
             masters: masters(flags.required("master")?)?,
             authorization: authorization(&flags)?,
-            authority: authority(&flags)?,
+            authority: accounts::authority(&flags, "http_credentials", REALMS)?,
             resources: resources::total(flags.text("resources"), default_role, &work_dir)?,
             attributes,
             wanted: wanted(flags.text("containerizers"))?,
@@ -382,6 +366,7 @@ impl Settings {
                     .to_owned(),
                 registry_config: docker_config(flags.text("docker_config"))?,
                 enable_cfs,
+                kill_orphans: flags.bool("docker_kill_orphans"),
                 ..Default::default()
             }),
             false => None,

@@ -39,6 +39,9 @@ pub struct DockerConfig {
     pub registry_config: Option<String>,
     /// `--cgroups_enable_cfs`: without a cpu limit of its own a task gets its request as quota.
     pub enable_cfs: bool,
+    /// `--docker_kill_orphans`: whether containers that the agent does not know any more are
+    /// removed when it recovers.
+    pub kill_orphans: bool,
     /// `--default_container_dns`, already cut down to the Docker entries: for bridge and user
     /// networks.
     pub dns: Vec<DockerDns>,
@@ -66,6 +69,7 @@ impl Default for DockerConfig {
             sandbox_directory: "/mnt/mesos/sandbox".into(),
             registry_config: None,
             enable_cfs: true,
+            kill_orphans: true,
             dns: Vec::new(),
         }
     }

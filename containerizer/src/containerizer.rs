@@ -287,7 +287,7 @@ impl Containerizer {
                 }
             }
         }
-        if inner.docker.is_some() {
+        if inner.removes_orphans(Kind::Docker) {
             let kept: BTreeSet<String> = expected.iter().cloned().collect();
             let inner = inner.clone();
             // An engine that is away must not hold up the processes.
@@ -913,17 +913,28 @@ impl Inner {
         }
     }
 
+    /// Whether containers of this kind that nobody expects are ours to remove.
+    fn removes_orphans(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Docker => {
+                let wanted = self
+                    .config
+                    .docker
+                    .as_ref()
+                    .is_some_and(|it| it.kill_orphans);
+                wanted && self.docker.is_some()
+            }
+            Kind::Process => self.process.is_some(),
+        }
+    }
+
     /// Kills and removes a container that nobody expects.
     async fn remove_orphan(self: Arc<Self>, id: String) {
         tracing::info!(container = id, "removing an orphan");
         let folder = Folder::of(&self.config.runtime_dir, &id);
         if let Ok(Some(spec)) = folder.spec() {
             let handle = Handle::new(&self.config, spec);
-            let there = match handle.spec.kind {
-                Kind::Docker => self.docker.is_some(),
-                Kind::Process => self.process.is_some(),
-            };
-            if !there {
+            if !self.removes_orphans(handle.spec.kind) {
                 return;
             }
             if let (Kind::Process, Some(launcher)) = (handle.spec.kind, &self.process)

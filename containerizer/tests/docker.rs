@@ -151,6 +151,27 @@ async fn the_completion_time_is_kept() {
     assert!(!end.killed, "{end:?}");
 }
 
+#[tokio::test]
+async fn orphans_stay_where_the_operator_says_so() {
+    let keep = |config: &mut tepui_containerizer::Config| {
+        if let Some(docker) = &mut config.docker {
+            docker.kill_orphans = false;
+        }
+    };
+    let mut world = World::with(keep).await;
+    let orphan = world.spec(Kind::Docker, "kept", "sleep 1000");
+    world.launch(&orphan).await;
+    let process = world.spec(Kind::Process, "removed", "sleep 100444");
+    world.launch(&process).await;
+    world.restart().await;
+    world.containerizer.recover(&[]).await.expect("recover");
+    eventually("the orphaned process is gone", || !is_running("100444")).await;
+    assert!(
+        exists(&orphan.docker_name()),
+        "removed in spite of the flag"
+    );
+}
+
 /// Lines `1` to `count`, with pauses, until the file `stop` is there.
 const COUNTER: &str = "i=0; while [ ! -e $MESOS_SANDBOX/stop ]; do i=$((i+1)); echo $i; \
                        [ $((i % 50)) = 0 ] && sleep 0.02; done; exit 42";

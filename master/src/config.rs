@@ -1,7 +1,7 @@
 //! What the flags mean, checked once at the start.
 
 use crate::flags::INJECT_PANICS;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -12,7 +12,8 @@ use tepui_master_machine::{
     model::{Quantities, Scalar, role, wire},
 };
 use tepui_server::{
-    auth::{Authority, Credentials, Realm},
+    accounts,
+    auth::{Authority, Realm},
     flags::Flags,
     proto::json,
     version,
@@ -167,7 +168,7 @@ impl Settings {
             listen,
             work_dir,
             machine,
-            authority: authority(&flags)?,
+            authority: accounts::authority(&flags, "credentials", REALMS)?,
             cluster: flags.text("cluster").map(str::to_owned),
             log_dir: flags.text("log_dir").map(str::to_owned),
             whitelist: flags
@@ -240,30 +241,13 @@ fn own_hostname(told: IpAddr) -> String {
     }
 }
 
-fn authority(flags: &Flags) -> Result<Authority> {
-    let realms = [
-        ("authenticate_http_readonly", Realm::ReadOnly),
-        ("authenticate_http_readwrite", Realm::ReadWrite),
-        ("authenticate_http_frameworks", Realm::Frameworks),
-        ("authenticate_agents", Realm::Agents),
-    ];
-    let credentials = match flags.text("credentials") {
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("--credentials: {path} cannot be read"))?;
-            Credentials::parse(&text).with_context(|| format!("--credentials: {path}"))?
-        }
-        None => Credentials::default(),
-    };
-    let mut authority = Authority::with(credentials);
-    for (name, realm) in realms {
-        if flags.bool(name) && flags.text("credentials").is_none() {
-            bail!("--{name} needs --credentials, the file of those who are admitted");
-        }
-        authority = authority.require(realm, flags.bool(name));
-    }
-    Ok(authority)
-}
+/// The flags that ask for credentials, and where.
+const REALMS: &[(&str, Realm)] = &[
+    ("authenticate_http_readonly", Realm::ReadOnly),
+    ("authenticate_http_readwrite", Realm::ReadWrite),
+    ("authenticate_http_frameworks", Realm::Frameworks),
+    ("authenticate_agents", Realm::Agents),
+];
 
 #[cfg(test)]
 mod tests {

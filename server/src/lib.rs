@@ -9,6 +9,7 @@
 //! - No file outside an attached folder can be read, whatever the path says.
 //! - The environment is read by the flags alone.
 
+pub mod accounts;
 pub mod body;
 pub mod files;
 pub mod flags;

@@ -1,6 +1,6 @@
 //! A cluster of the built binaries on loopback, in a temporary folder.
 
-use crate::http;
+use crate::{http, leftovers};
 use anyhow::{Context, Result, bail};
 use std::{
     fs::File,
@@ -236,6 +236,15 @@ impl Cluster {
                 .any(|agent| agent["pid"] == pid && agent["active"] == true);
             Ok(found.then_some(()))
         })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for agent in &mut self.agents {
+            let _ = agent.kill();
+        }
+        leftovers::remove(self.folder.path());
     }
 }
 

@@ -4,4 +4,5 @@
 pub mod cluster;
 pub mod golden;
 pub mod http;
+mod leftovers;
 pub mod scheduler;

@@ -29,6 +29,7 @@ const ROUTES: &[&str] = &[
     "files/read",
     "flags",
     "health",
+    "logging/toggle",
     "metrics/snapshot",
     "monitor/statistics",
     "state",

@@ -7,7 +7,7 @@ use super::{
 use crate::endpoints::{containers::Filter, state};
 use axum::{body::Body, response::Response};
 use http::{StatusCode, header, request::Parts};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tepui_agent_machine::model::wire::{
     self,
     agent::{Call, Response as Answer, call::Type, response},
@@ -15,7 +15,7 @@ use tepui_agent_machine::model::wire::{
 use tepui_server::{
     auth::Realm,
     body::{self, Refusal},
-    files,
+    files, logging,
     proto::{json, media::ContentType},
     respond,
     respond::Shape,
@@ -218,17 +218,17 @@ async fn serve(app: &Arc<App>, kind: Type, call: Call) -> Result<Option<Answer>,
             }
         }
         Type::GetLoggingLevel => Answer {
-            get_logging_level: Some(response::GetLoggingLevel { level: 0 }),
+            get_logging_level: Some(response::GetLoggingLevel {
+                level: logging::level(),
+            }),
             ..answer(response::Type::GetLoggingLevel)
         },
         Type::SetLoggingLevel => {
-            let duration = call
-                .set_logging_level
-                .map_or(0, |it| it.duration.nanoseconds);
-            if duration < 0 {
-                return Err(bad_request("'set_logging_level.duration' is negative\n"));
+            if let Some(it) = call.set_logging_level {
+                let period = u64::try_from(it.duration.nanoseconds)
+                    .map_err(|_| bad_request("'set_logging_level.duration' is negative\n"))?;
+                logging::raise(it.level, Duration::from_nanos(period));
             }
-            tracing::info!("the logging level stays as --logging_level has it");
             return Ok(None);
         }
         // There is no image store of our own that could be pruned.

@@ -10,7 +10,8 @@ use http::{StatusCode, request::Parts};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tepui_server::{
-    auth::Realm, body::Refusal, flags::value, respond, respond::Shape, routing, system, version,
+    auth::Realm, body::Refusal, flags::value, logging, respond, respond::Shape, routing, system,
+    version,
 };
 
 /// Answers the read endpoint `route`.
@@ -29,6 +30,13 @@ async fn try_answer(app: &Arc<App>, route: &str, parts: &Parts) -> Result<Respon
         "version" => return Ok(shape.json(version::json())),
         "system/stats.json" => return Ok(shape.json(system::stats())),
         _ => {}
+    }
+    if route == "logging/toggle" {
+        app.admit(Realm::ReadWrite, &parts.headers)?;
+        return Ok(match logging::toggle(query) {
+            Ok(text) => respond::text(StatusCode::OK, text),
+            Err(unclear) => respond::bad_request(unclear.to_string()),
+        });
     }
     app.admit(Realm::ReadOnly, &parts.headers)?;
     if let Some(action) = route.strip_prefix("files/") {

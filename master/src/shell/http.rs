@@ -21,6 +21,7 @@ const ROUTES: &[&str] = &[
     "flags",
     "frameworks",
     "health",
+    "logging/toggle",
     "machine/down",
     "machine/up",
     "maintenance/schedule",

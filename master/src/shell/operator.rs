@@ -10,7 +10,7 @@ use crate::{
 };
 use axum::{body::Body, response::Response};
 use http::{StatusCode, request::Parts};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tepui_master_machine::{
     input::OperatorRequest,
     model::{
@@ -22,7 +22,7 @@ use tepui_master_machine::{
     },
 };
 use tepui_server::{
-    auth::Realm, body, files, proto::media::ContentType, respond, respond::Shape, version,
+    auth::Realm, body, files, logging, proto::media::ContentType, respond, respond::Shape, version,
 };
 
 /// What a call gives.
@@ -140,11 +140,7 @@ pub(crate) async fn call(
         let nanoseconds = it.duration.nanoseconds;
         let duration = u64::try_from(nanoseconds)
             .map_err(|_| Failure::bad_request("'set_logging_level.duration' is negative"))?;
-        tracing::info!(
-            level = it.level,
-            duration,
-            "the logging level stays as --logging_level has it"
-        );
+        logging::raise(it.level, Duration::from_nanos(duration));
         return Ok(Reply::Status(StatusCode::OK));
     }
     read(app, kind, call)
@@ -413,7 +409,9 @@ async fn read(app: &Arc<App>, kind: Type, call: Call) -> Result<wire::master::Re
             });
         }
         Type::GetLoggingLevel => {
-            answer.get_logging_level = Some(response::GetLoggingLevel { level: 0 });
+            answer.get_logging_level = Some(response::GetLoggingLevel {
+                level: logging::level(),
+            });
         }
         Type::ListFiles => {
             let path = call.list_files.map(|it| it.path).unwrap_or_default();

@@ -12,8 +12,8 @@ use axum::response::Response;
 use http::{Method, StatusCode, request::Parts};
 use std::sync::Arc;
 use tepui_server::{
-    auth::Realm, body::Refusal, flags::value, proto::json, respond, respond::Shape, routing,
-    system, version,
+    auth::Realm, body::Refusal, flags::value, logging, proto::json, respond, respond::Shape,
+    routing, system, version,
 };
 
 /// Runs what reads the disk, or works long, where that delays nobody.
@@ -55,6 +55,13 @@ async fn try_answer(
         }
         "redirect" => return Ok(respond::not_found()),
         _ => {}
+    }
+    if route == "logging/toggle" {
+        app.admit(Realm::ReadWrite, &parts.headers)?;
+        return Ok(match logging::toggle(query) {
+            Ok(text) => respond::text(StatusCode::OK, text),
+            Err(unclear) => respond::bad_request(unclear.to_string()),
+        });
     }
     app.admit(Realm::ReadOnly, &parts.headers)?;
     match route {
