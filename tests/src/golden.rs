@@ -43,25 +43,45 @@ pub struct Exchange {
 /// When the file cannot be read.
 pub fn load(file: &str, replacements: &BTreeMap<String, String>) -> Result<Vec<Exchange>> {
     let path = folder().join(format!("{file}.jsonl"));
-    let mut text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    for (recorded, live) in replacements {
-        text = text.replace(recorded, live);
-    }
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     text.lines()
         .map(|line| {
             let line: Value = serde_json::from_str(line)?;
             let field = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
-            let mut line = line.clone();
-            replace_in_gzip(&mut line["request"], replacements)?;
-            Ok(Exchange {
+            let recorded = Exchange {
                 file: file.to_owned(),
                 name: field("name"),
                 server: field("server"),
                 request: line["request"].clone(),
                 response: line["response"].clone(),
-            })
+            };
+            recorded.replaced(replacements)
         })
         .collect()
+}
+
+impl Exchange {
+    /// The same with recorded ids in its request replaced by live ones.
+    ///
+    /// # Errors
+    /// When a replacement breaks the JSON of the request.
+    pub fn replaced(&self, replacements: &BTreeMap<String, String>) -> Result<Exchange> {
+        let mut text = self.request.to_string();
+        for (recorded, live) in replacements {
+            text = text.replace(recorded, live);
+        }
+        let mut request = serde_json::from_str(&text)?;
+        replace_in_gzip(&mut request, replacements)?;
+        Ok(Exchange {
+            request,
+            ..self.clone()
+        })
+    }
+
+    /// What the lines of `differences.tsv` call it.
+    pub fn title(&self) -> String {
+        format!("{}: {}", self.file, self.name)
+    }
 }
 
 /// A compressed body holds recorded ids too: it is unpacked, changed and packed again.
@@ -187,6 +207,9 @@ pub fn compare(recorded: &Value, ours: &Value) -> Vec<String> {
     found
 }
 
+/// What stands as the finding of an exchange that cannot be repeated.
+const NOT_REPLAYED: &str = "not replayed";
+
 /// The deliberate differences: lines of `exchange pattern TAB finding pattern TAB reason`;
 /// `*` in a pattern stands for anything.
 #[derive(Debug)]
@@ -213,6 +236,22 @@ impl Differences {
             lines.push(((*exchange).to_owned(), (*finding).to_owned()));
         }
         Ok(Differences { lines })
+    }
+
+    /// Whether the exchange cannot be repeated at all: its finding is `not replayed`.
+    pub fn skip(&self, exchange: &str) -> bool {
+        self.lines
+            .iter()
+            .any(|(pattern, finding)| finding == NOT_REPLAYED && matches(pattern, exchange))
+    }
+
+    /// The findings that nobody meant, each with the exchange that it is about.
+    pub fn remaining(&self, exchange: &str, findings: Vec<String>) -> Vec<String> {
+        findings
+            .into_iter()
+            .filter(|finding| !self.cover(exchange, finding))
+            .map(|finding| format!("{exchange}\t{finding}"))
+            .collect()
     }
 
     /// Whether the finding is deliberate.
@@ -246,7 +285,6 @@ pub fn check(
     answer: Option<&Response>,
     differences: &Differences,
 ) -> Vec<String> {
-    let name = format!("{}: {}", exchange.file, exchange.name);
     let mut findings = Vec::new();
     let recorded = &exchange.response;
     match answer {
@@ -269,11 +307,7 @@ pub fn check(
             }
         }
     }
-    findings.retain(|finding| !differences.cover(&name, finding));
-    findings
-        .into_iter()
-        .map(|finding| format!("{name}\t{finding}"))
-        .collect()
+    differences.remaining(&exchange.title(), findings)
 }
 
 /// Headers whose value is the contract; others need only be there.

@@ -6,3 +6,4 @@ pub mod golden;
 pub mod http;
 mod leftovers;
 pub mod scheduler;
+pub mod story;

@@ -22,6 +22,8 @@ pub struct Scheduler {
     stream: Stream,
     /// Events that came while another was waited for.
     kept: VecDeque<Value>,
+    /// Every event of the stream so far, in order.
+    pub seen: Vec<Value>,
 }
 
 impl Scheduler {
@@ -54,6 +56,7 @@ impl Scheduler {
             stream_id,
             stream,
             kept: VecDeque::new(),
+            seen: Vec::new(),
         };
         let first = scheduler.next()?;
         if first["type"] != "SUBSCRIBED" {
@@ -75,7 +78,22 @@ impl Scheduler {
 
     fn next(&mut self) -> Result<Value> {
         let record = self.stream.record()?.context("the stream ended")?;
-        serde_json::from_slice(&record).context("an event is JSON")
+        let event: Value = serde_json::from_slice(&record).context("an event is JSON")?;
+        self.seen.push(event.clone());
+        Ok(event)
+    }
+
+    /// Reads until the server ends the stream.
+    ///
+    /// # Errors
+    /// When it does not within [`http::PATIENCE`] of silence.
+    pub fn read_to_end(&mut self) -> Result<()> {
+        self.stream.set_patience(http::PATIENCE)?;
+        while let Some(record) = self.stream.record()? {
+            self.seen
+                .push(serde_json::from_slice(&record).context("an event is JSON")?);
+        }
+        Ok(())
     }
 
     /// The next event for which `wanted` holds; others are kept for later calls.
@@ -95,12 +113,10 @@ impl Scheduler {
         loop {
             let left = patience.saturating_sub(started.elapsed());
             if left.is_zero() {
-                bail!("no {what} within {patience:?}; kept: {:?}", self.kept);
+                bail!("no {what} within {patience:?}; kept: {}", self.kept());
             }
             self.stream.set_patience(left)?;
-            let event = self
-                .next()
-                .with_context(|| format!("waiting for {what}; kept: {:?}", self.kept))?;
+            let event = self.next().with_context(|| format!("waiting for {what}"))?;
             if wanted(&event) {
                 return Ok(event);
             }
@@ -108,6 +124,12 @@ impl Scheduler {
                 self.kept.push_back(event);
             }
         }
+    }
+
+    /// The events that nobody waited for so far, as one line.
+    fn kept(&self) -> String {
+        let kept: Vec<String> = self.kept.iter().map(Value::to_string).collect();
+        kept.join(" ")
     }
 
     /// The next offer for which `fits` holds, with the others of its event declined.
