@@ -205,6 +205,8 @@ impl Containerizer {
             containers.insert(id.clone(), handle.clone());
         }
         if let Err(error) = handle.folder.create(&handle.spec) {
+            // On a full disk the folder may be there without its record.
+            let _ = handle.folder.remove();
             lock(&self.inner.containers).remove(&id);
             return Err(error);
         }

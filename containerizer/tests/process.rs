@@ -626,6 +626,63 @@ impl Drop for Mounted {
     }
 }
 
+impl Mounted {
+    /// A small disk at `path`; `options` as mount takes them.
+    fn tmpfs(path: &std::path::Path, options: &std::ffi::CStr) -> Mounted {
+        let path = std::ffi::CString::new(path.to_str().expect("text")).expect("no NUL");
+        let kind = c"tmpfs".as_ptr();
+        // SAFETY: all texts end in NUL.
+        let mounted = unsafe { libc::mount(kind, path.as_ptr(), kind, 0, options.as_ptr().cast()) };
+        assert_eq!(mounted, 0, "mount a small disk");
+        Mounted(path)
+    }
+}
+
+/// Writes until nothing fits any more.
+fn fill(file: &std::path::Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(file).expect("create");
+    let chunk = [b'x'; 512];
+    let error = loop {
+        if let Err(error) = file.write_all(&chunk) {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+}
+
+#[tokio::test]
+async fn ends_are_told_on_a_full_disk() {
+    let mut world = World::new().await;
+    let runtime = world.config.runtime_dir.clone();
+    let _mounted = Mounted::tmpfs(&runtime, c"size=1m");
+    let go = world.spec(Kind::Process, "ends", "").sandbox.join("go");
+    let ends = format!("until [ -e {} ]; do sleep 0.02; done; exit 6", go.display());
+    let ends = world.spec(Kind::Process, "ends", &ends);
+    let killed = world.spec(Kind::Process, "killed", "sleep 1000");
+    world.launch(&ends).await;
+    world.launch(&killed).await;
+
+    let filler = runtime.join("filler");
+    fill(&filler);
+    std::fs::write(&go, "").expect("write");
+    assert_eq!(world.exited().await.exit, Exit::Code(6));
+    let kill = world.containerizer.kill(&killed.container_id, None).await;
+    kill.expect("kill");
+    let end = world.exited().await;
+    assert!(end.killed && end.exit == Exit::Signal(15), "{end:?}");
+
+    // What cannot be recorded is refused, and leaves nothing.
+    let refused = world.spec(Kind::Process, "refused", "true");
+    std::fs::create_dir_all(&refused.sandbox).expect("create");
+    let error = world.containerizer.launch(refused.clone()).await;
+    let error = error.expect_err("the disk is full").to_string();
+    assert!(error.contains("launch.json"), "{error}");
+    assert!(!runtime.join(&refused.container_id).exists());
+    std::fs::remove_file(filler).expect("remove");
+    assert_eq!(world.run(&refused).await.exit, Exit::Code(0));
+}
+
 #[tokio::test]
 async fn a_full_disk_does_not_stop_the_task() {
     let mut world = World::new().await;
@@ -635,20 +692,7 @@ async fn a_full_disk_does_not_stop_the_task() {
         "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); printf '%0100d' $i; done; exit 6",
     );
     std::fs::create_dir_all(&spec.sandbox).expect("create");
-    let path = spec.sandbox.to_str().expect("text");
-    let path = std::ffi::CString::new(path).expect("no NUL");
-    // SAFETY: all texts end in NUL.
-    let mounted = unsafe {
-        libc::mount(
-            c"tmpfs".as_ptr(),
-            path.as_ptr(),
-            c"tmpfs".as_ptr(),
-            0,
-            c"size=64k".as_ptr().cast(),
-        )
-    };
-    assert_eq!(mounted, 0, "mount a small disk");
-    let _mounted = Mounted(path);
+    let _mounted = Mounted::tmpfs(&spec.sandbox, c"size=64k");
     let end = world.run(&spec).await;
     assert_eq!(end.exit, Exit::Code(6), "{end:?}");
     let size = std::fs::metadata(spec.sandbox.join("stdout"))

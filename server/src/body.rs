@@ -24,7 +24,8 @@ const SMALL: usize = 1 << 20;
 /// memory; the others wait, and their sockets with them.
 static LARGE: Semaphore = Semaphore::const_new(4);
 
-/// How long a large body may take before it gives its place to the next.
+/// How long a small body may take, or the beginning of a large one, and then the rest: a
+/// connection, and the place among the large ones, are not held for less.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long, and how far, an upload is read on that was refused: a client that still sends
@@ -49,7 +50,8 @@ fn too_large() -> Refusal {
 
 fn too_slow() -> Refusal {
     let reason = format!(
-        "a body of more than {SMALL} bytes has to arrive within {} s",
+        "the body comes too slowly: {SMALL} bytes of it, and then the rest, have to arrive \
+         within {} s each",
         PATIENCE.as_secs()
     );
     refuse(respond::text(StatusCode::REQUEST_TIMEOUT, reason))
@@ -63,7 +65,7 @@ async fn place() -> Option<SemaphorePermit<'static>> {
 /// The whole body, uncompressed.
 ///
 /// # Errors
-/// 413 beyond [`MAX_BODY`], 408 for a large one that comes slowly, 400 for a body that is
+/// 413 beyond [`MAX_BODY`], 408 for one that comes slowly, 400 for a body that is
 /// not what Content-Encoding says, 415 for an encoding that is not known.
 pub async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
     read_within(headers, body, PATIENCE).await
@@ -85,7 +87,9 @@ async fn read_within(
         return Err(too_large());
     }
     let mut bytes = BytesMut::new();
-    collect(&mut body, &mut bytes, SMALL).await?;
+    timeout(patience, collect(&mut body, &mut bytes, SMALL))
+        .await
+        .map_err(|_| too_slow())??;
     let mut large = None;
     if bytes.len() > SMALL {
         large = place().await;
@@ -342,9 +346,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_large_body_that_stops_gives_its_place_away() {
-        let first = Bytes::from(vec![b' '; SMALL + 1]);
-        let stopped = || {
+    async fn a_body_that_stops_gives_its_connection_and_place_away() {
+        let stopped = |first: usize| {
+            let first = Bytes::from(vec![b' '; first]);
             let first = futures_util::stream::once(std::future::ready(Ok::<
                 _,
                 std::convert::Infallible,
@@ -355,7 +359,10 @@ mod tests {
                 read_within(&HeaderMap::new(), body, Duration::from_millis(20)).await
             })
         };
-        for refusal in [(); 9].map(|()| stopped()) {
+        // More large ones than there are places.
+        let mut sizes = vec![SMALL + 1; 9];
+        sizes.extend([1, SMALL]);
+        for refusal in sizes.into_iter().map(stopped).collect::<Vec<_>>() {
             let refusal = refusal.await.unwrap().unwrap_err();
             assert_eq!(refusal.status(), StatusCode::REQUEST_TIMEOUT);
         }

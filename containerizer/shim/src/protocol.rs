@@ -49,6 +49,7 @@
 //! Lines `version=1`, `status=<wait status as of waitpid>` (or `failed=<text>` when the task
 //! could not be executed), `killed=0|1`, `completion=0|1`, `finished_ms=<since the epoch>`.
 //! Synced, then renamed into place; then the shim ends, which is what an agent waits for.
+//! Its room on the disk is taken before the task runs, as `exit.tmp`.
 
 use std::ffi::CStr;
 

@@ -21,6 +21,9 @@ use std::{
 /// Read from the task's pipes in one go.
 const CHUNK: usize = 16 << 10;
 
+/// Room kept for `exit` while the task runs: more than its longest text without a failure's.
+const EXIT_ROOM: usize = 256;
+
 /// Runs the task; the exit code of the shim itself only says whether it could.
 pub fn run(folder: OsString) -> i32 {
     match start(folder) {
@@ -149,7 +152,10 @@ fn launch(folder: &CStr, spec: &Spec<'_>, tree: &Tree<'_>) -> Result<Task, Strin
         pid => pid,
     };
     drop((null, out_write, err_write, go_read, fail_write));
-    let recorded = record(folder, pid, tree.init);
+    // The end has to be told on a full disk, too: no task starts that could not tell it.
+    let recorded = sys::openat(libc::AT_FDCWD, folder, libc::O_RDONLY, 0)
+        .and_then(|it| sys::reserve_file(it.as_raw_fd(), c"exit", EXIT_ROOM))
+        .and_then(|()| record(folder, pid, tree.init));
     if recorded.is_ok() {
         let _ = sys::write(go_write.as_raw_fd(), b"g");
     }
@@ -172,7 +178,7 @@ fn launch(folder: &CStr, spec: &Spec<'_>, tree: &Tree<'_>) -> Result<Task, Strin
             sys::wall_ms()
         );
         if let Ok(folder) = sys::openat(libc::AT_FDCWD, folder, libc::O_RDONLY, 0) {
-            let _ = sys::write_file(folder.as_raw_fd(), c"exit", content.as_bytes(), true);
+            let _ = sys::write_file(folder.as_raw_fd(), c"exit", content.as_bytes());
         }
         return Err(message);
     }
@@ -330,9 +336,9 @@ impl Supervisor<'_> {
             u8::from(self.completion),
             sys::wall_ms()
         );
-        while let Err(error) = sys::write_file(self.folder, c"exit", text.as_bytes(), true) {
-            // A full disk: the status would be lost if we went away. Wait for room; a folder
-            // that is gone means that nobody wants to know any more.
+        while let Err(error) = sys::write_file(self.folder, c"exit", text.as_bytes()) {
+            // The status would be lost if we went away. Wait for better times; a folder that
+            // is gone means that nobody wants to know any more.
             if error.kind() == io::ErrorKind::NotFound {
                 break;
             }

@@ -2,7 +2,7 @@
 
 use libc::{c_int, pid_t};
 use std::{
-    ffi::CStr,
+    ffi::{CStr, CString},
     fs::File,
     io::{self, Write},
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
@@ -232,23 +232,32 @@ pub fn start_time(pid: pid_t) -> Option<u64> {
         .ok()
 }
 
-/// Writes a file under another name, syncs it when asked to, and renames it into place.
-pub fn write_file(folder: RawFd, name: &CStr, content: &[u8], sync: bool) -> io::Result<()> {
-    let mut temporary = name.to_bytes().to_vec();
-    temporary.extend_from_slice(b".tmp\0");
-    let temporary = CStr::from_bytes_with_nul(&temporary)
-        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let fd = openat(
-        folder,
-        temporary,
-        libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC,
-        0o644,
-    )?;
-    let mut file = File::from(fd);
+/// The name under which a file is written before it is renamed.
+fn temporary(name: &CStr) -> io::Result<CString> {
+    let mut bytes = name.to_bytes().to_vec();
+    bytes.extend_from_slice(b".tmp");
+    CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// Takes the room that [`write_file`] will need for at most this many bytes of `name`, so that
+/// it can be written on a full disk.
+pub fn reserve_file(folder: RawFd, name: &CStr, bytes: usize) -> io::Result<()> {
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC;
+    let mut file = File::from(openat(folder, &temporary(name)?, flags, 0o644)?);
+    // Real bytes: a hole takes no room.
+    file.write_all(&vec![b'\n'; bytes])
+}
+
+/// Writes a file under another name, into the room that [`reserve_file`] took if it did,
+/// syncs it, and renames it into place.
+pub fn write_file(folder: RawFd, name: &CStr, content: &[u8]) -> io::Result<()> {
+    let temporary = temporary(name)?;
+    // Not cut before it is written: that would give the room away.
+    let flags = libc::O_WRONLY | libc::O_CREAT;
+    let mut file = File::from(openat(folder, &temporary, flags, 0o644)?);
     file.write_all(content)?;
-    if sync {
-        file.sync_all()?;
-    }
+    file.set_len(content.len() as u64)?;
+    file.sync_all()?;
     // SAFETY: both names end in NUL.
     check(unsafe { libc::renameat(folder, temporary.as_ptr(), folder, name.as_ptr()) })?;
     Ok(())

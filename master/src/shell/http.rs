@@ -10,6 +10,7 @@ use tower::ServiceExt;
 /// Everything that has a route. The longest one that is the request's path or a parent of
 /// it answers.
 const ROUTES: &[&str] = &[
+    "agents",
     "api/v1",
     "api/v1/scheduler",
     "create-volumes",
@@ -83,6 +84,8 @@ async fn answer(app: &Arc<App>, request: Request) -> Response {
         "maintenance/schedule" | "quota" | "weights" => {
             writes::either(app, known, rest, &parts, body).await
         }
+        // Both names are in use; there is one answer.
+        "agents" => reads::answer(app, "slaves", rest, &parts).await,
         _ => reads::answer(app, known, rest, &parts).await,
     }
 }
