@@ -97,9 +97,19 @@ pub fn main() -> ExitCode {
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     match result {
         Ok(code) => code,
+        Err(error) if is_unread(&error) => ExitCode::from(UNREAD),
         Err(error) => {
             eprintln!("tepui: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// What a shell shows for a program that SIGPIPE ended.
+const UNREAD: u8 = 128 + 13;
+
+/// Whether nobody reads our output any more.
+fn is_unread(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|it| it.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -1,18 +1,43 @@
 //! Tables for people, JSON for programs.
+//!
+//! What reads our output may go away before its end, as `head` does: lines are written
+//! with [`line`], whose error ends a command without a word.
 
 use crate::{Context, api::text};
 use comfy_table::{Attribute, Cell, Color, Table, presets};
 use serde_json::Value;
-use std::io::IsTerminal;
+use std::{
+    fmt,
+    io::{self, IsTerminal, Write},
+};
 
 /// One column: its heading and what it shows of a row.
 pub(crate) type Column = (&'static str, fn(&Value) -> String);
 
+/// Writes a line to standard output.
+///
+/// # Errors
+/// When nobody reads it any more, or the disk behind it is full.
+pub(crate) fn line(text: fmt::Arguments<'_>) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_fmt(text)?;
+    stdout.write_all(b"\n")?;
+    stdout.flush()
+}
+
+/// [`line`] where the work goes on whether it is read or not. Formats as `println!` does.
+macro_rules! tell {
+    ($($text:tt)*) => {
+        // Whoever stopped reading does not want to know.
+        drop($crate::output::line(format_args!($($text)*)))
+    };
+}
+pub(crate) use tell;
+
 /// Prints rows as a table, or as a JSON array when asked for.
-pub(crate) fn print(context: &Context, rows: &[Value], columns: &[Column]) {
+pub(crate) fn print(context: &Context, rows: &[Value], columns: &[Column]) -> io::Result<()> {
     if context.json {
-        println!("{:#}", Value::Array(rows.to_vec()));
-        return;
+        return line(format_args!("{:#}", Value::Array(rows.to_vec())));
     }
     let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let mut table = Table::new();
@@ -39,9 +64,10 @@ pub(crate) fn print(context: &Context, rows: &[Value], columns: &[Column]) {
             }
         }));
     }
-    for line in table.lines() {
-        println!("{}", line.trim_end());
+    for row in table.lines() {
+        line(format_args!("{}", row.trim_end()))?;
     }
+    Ok(())
 }
 
 fn colour(shown: &str) -> Option<Color> {

@@ -1,7 +1,7 @@
 //! The operator's command line against a real cluster.
 
 use anyhow::{Context, Result, ensure};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use tepui_tests::cluster::{Cluster, binary};
 
 const AGENT: &[&str] = &[
@@ -41,6 +41,17 @@ fn run_streams_and_returns_the_status() -> Result<()> {
     ensure!(tasks[0]["state"] == "TASK_FAILED", "{tasks}");
     let agents = tepui(&cluster, &["agents"])?;
     ensure!(text(&agents).contains("active"), "{agents:?}");
+    // A reader that goes away before the end is no error to speak of.
+    let mut unread = Command::new(binary("tepui"))
+        .arg(format!("--master={}", cluster.master.address))
+        .args(["agents", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    drop(unread.stdout.take());
+    let unread = unread.wait_with_output()?;
+    ensure!(unread.status.code() == Some(141), "{unread:?}");
+    ensure!(unread.stderr.is_empty(), "{unread:?}");
     let frameworks = tepui(&cluster, &["frameworks", "--all"])?;
     ensure!(
         text(&frameworks).contains("tepui run first"),

@@ -48,6 +48,6 @@ const COLUMNS: &[Column] = &[
 /// Lists the agents.
 pub(crate) async fn run(context: &Context, _options: Options) -> Result<ExitCode> {
     let answer = Api::new(context)?.master("/slaves", &[]).await?;
-    output::print(context, &api::list(answer, "slaves")?, COLUMNS);
+    output::print(context, &api::list(answer, "slaves")?, COLUMNS)?;
     Ok(ExitCode::SUCCESS)
 }

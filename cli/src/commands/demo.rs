@@ -7,7 +7,7 @@
 use crate::{
     Context,
     api::{Api, text},
-    output,
+    output::{self, tell},
     sandbox::Follower,
 };
 use anyhow::{Context as _, Result, bail};
@@ -68,7 +68,7 @@ fn shards() -> BTreeMap<String, Shard> {
 /// Runs the workload and prints what ran where with what result. With `image` every other
 /// task is a Docker container.
 pub(crate) async fn run(context: &Context, image: Option<&str>) -> Result<ExitCode> {
-    println!(
+    tell!(
         "==> counting the primes below {BOUND} in {SHARDS} tasks{}",
         match image {
             Some(image) => format!(", every other one in a container of {image}"),
@@ -142,7 +142,7 @@ pub(crate) async fn run(context: &Context, image: Option<&str>) -> Result<ExitCo
     if sum != PRIMES {
         bail!("the tasks counted {sum} primes below {BOUND}, but there are {PRIMES}");
     }
-    println!("==> {sum} primes, as there should be, in {seconds:.1} s");
+    tell!("==> {sum} primes, as there should be, in {seconds:.1} s");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -199,7 +199,8 @@ fn print(context: &Context, shards: &BTreeMap<String, Shard>) {
             })
         })
         .collect();
-    output::print(
+    // Whoever stopped reading does not want to know.
+    drop(output::print(
         context,
         &rows,
         &[
@@ -211,7 +212,7 @@ fn print(context: &Context, shards: &BTreeMap<String, Shard>) {
             ("PRIMES", |row| row["primes"].to_string()),
             ("MESSAGE", |row| text(row, "message").to_owned()),
         ],
-    );
+    ));
 }
 
 #[cfg(test)]

@@ -60,6 +60,6 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
     if let (true, Value::Array(completed)) = (options.all, completed) {
         frameworks.extend(completed);
     }
-    output::print(context, &frameworks, COLUMNS);
+    output::print(context, &frameworks, COLUMNS)?;
     Ok(ExitCode::SUCCESS)
 }

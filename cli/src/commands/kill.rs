@@ -3,6 +3,7 @@
 use crate::{
     Context,
     api::{Api, text},
+    output,
 };
 use anyhow::{Result, bail};
 use serde_json::json;
@@ -29,12 +30,12 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
         let body = json!({ "framework_id": framework, "task_id": id });
         api.post("/tepui/v1/kill", &body).await?;
         if !context.json {
-            println!("killing {id}");
+            output::line(format_args!("killing {id}"))?;
         }
         killed.push(body);
     }
     if context.json {
-        println!("{:#}", serde_json::Value::Array(killed));
+        output::line(format_args!("{:#}", serde_json::Value::Array(killed)))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ use crate::{
     Context,
     api::{Api, text},
     commands::demo,
+    output::tell,
 };
 use anyhow::{Context as _, Result, bail};
 use std::{
@@ -59,7 +60,7 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
         (None, true) => "docker,process".to_owned(),
         (None, false) => "process".to_owned(),
     };
-    println!(
+    tell!(
         "==> starting one master and {} agents on 127.0.0.1; tasks run {}",
         options.agents,
         match (containerizers.contains("docker"), engine) {
@@ -75,9 +76,9 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
         ..context.clone()
     };
     wait_for_agents(&context, options.agents).await?;
-    println!("    master   http://{master}  (state: http://{master}/state)");
+    tell!("    master   http://{master}  (state: http://{master}/state)");
     for agent in &cluster.agents {
-        println!("    agent    http://{}", agent.address());
+        tell!("    agent    http://{}", agent.address());
     }
 
     let mut interrupted = false;
@@ -90,13 +91,13 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
     }
     let stay = !options.demo || std::io::stdin().is_terminal();
     if stay && !interrupted && outcome.is_ok() {
-        println!("==> the cluster is up; try, in another terminal:");
-        println!("    tepui --master={master} run -- echo hello");
-        println!("    tepui --master={master} agents");
-        println!("    Ctrl-C ends it");
+        tell!("==> the cluster is up; try, in another terminal:");
+        tell!("    tepui --master={master} run -- echo hello");
+        tell!("    tepui --master={master} agents");
+        tell!("    Ctrl-C ends it");
         tokio::signal::ctrl_c().await?;
     }
-    println!("==> stopping the cluster and what runs on it");
+    tell!("==> stopping the cluster and what runs on it");
     for agent in cluster.agents {
         agent.shutdown_and_kill_tasks().await;
     }

@@ -3,6 +3,7 @@
 use crate::{
     Context,
     api::{Api, is_terminal, text},
+    output,
     sandbox::Follower,
 };
 use anyhow::Result;
@@ -43,10 +44,10 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
         let mut text = Vec::new();
         follower.copy(&api, &mut text).await?;
         let data = String::from_utf8_lossy(&text);
-        println!(
+        output::line(format_args!(
             "{:#}",
             serde_json::json!({ "task": task["id"], "data": data })
-        );
+        ))?;
         return Ok(ExitCode::SUCCESS);
     }
     follower.copy(&api, &mut output).await?;

@@ -31,6 +31,6 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
     if !options.all {
         tasks.retain(|task| !is_terminal(text(task, "state")));
     }
-    output::print(context, &tasks, COLUMNS);
+    output::print(context, &tasks, COLUMNS)?;
     Ok(ExitCode::SUCCESS)
 }

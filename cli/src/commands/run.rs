@@ -4,7 +4,7 @@
 //! task's output from its agent, and ends with the task's exit status. Ctrl-C kills the
 //! task; a second one leaves at once.
 
-use crate::{Context, api::Api, commands::logs::LOOK_INTERVAL, sandbox::Follower};
+use crate::{Context, api::Api, commands::logs::LOOK_INTERVAL, output, sandbox::Follower};
 use anyhow::{Context as _, Result, bail};
 use std::{process::ExitCode, time::Duration};
 use tepui_scheduler_api::{Driver, Event, Events, Session, task, v1};
@@ -80,7 +80,7 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
     let _ = tokio::time::timeout(Duration::from_secs(5), running.driver.teardown()).await;
     let status = result?;
     if context.json {
-        println!("{}", tepui_proto::json::encode(&status));
+        output::line(format_args!("{}", tepui_proto::json::encode(&status)))?;
     }
     Ok(exit_code(&status))
 }
