@@ -3,6 +3,7 @@
 use crate::{flags::value::parse_duration, routing};
 use std::{
     fmt,
+    io::IsTerminal,
     sync::{Mutex, OnceLock, PoisonError},
     time::Duration,
 };
@@ -41,7 +42,10 @@ pub fn start(level: &str, quiet: bool) {
         _ => LevelFilter::INFO,
     };
     let (filter, handle) = reload::Layer::new(original);
-    let lines = layer().with_writer(std::io::stderr).with_target(true);
+    let lines = layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(true);
     let started = tracing_subscriber::registry()
         .with(lines.with_filter(filter))
         .try_init();
