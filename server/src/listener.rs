@@ -8,15 +8,19 @@ use hyper_util::{
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
 };
 use tower::{Layer, ServiceExt, layer::util::Identity};
 
 /// Connections at a time. Every agent and every scheduler holds one or two.
 const MAX_CONNECTIONS: usize = 200_000;
-/// A client has this long to send its headers.
+/// A client has this long to begin, and then this long to send its headers.
 const HEADER_PATIENCE: Duration = Duration::from_secs(30);
+/// How every connection of HTTP/2 begins.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Between two looks at a connection that has begun with a part of [`PREFACE`] only.
+const PREFACE_PAUSE: Duration = Duration::from_millis(20);
 /// Bytes of headers taken.
 const MAX_HEADERS: usize = 64 << 10;
 /// Windows of HTTP/2: a stream must be able to carry the offers of a large cluster.
@@ -90,13 +94,17 @@ impl Listener {
 
     /// Serves until told to stop; open requests get a moment to finish.
     pub async fn serve(self, router: Router, stop: Stop) {
+        self.serve_within(router, stop, HEADER_PATIENCE).await;
+    }
+
+    async fn serve_within(self, router: Router, stop: Stop, patience: Duration) {
         let graceful = GracefulShutdown::new();
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_PATIENCE)
+            .header_read_timeout(patience)
             .max_buf_size(MAX_HEADERS)
             .half_close(false);
         builder
@@ -128,24 +136,32 @@ impl Listener {
             // Latency of small frames matters more than their number.
             let _ = socket.set_nodelay(true);
             // A kernel without it leaves such clients to their own time-outs.
-            let patience = READ_PATIENCE.as_millis() as u32;
-            let _ = rustix::net::sockopt::set_tcp_user_timeout(&socket, patience);
+            let stalled = READ_PATIENCE.as_millis() as u32;
+            let _ = rustix::net::sockopt::set_tcp_user_timeout(&socket, stalled);
             let service = Identity::new().layer(router.clone()).map_request(
                 move |mut request: http::Request<hyper::body::Incoming>| {
                     request.extensions_mut().insert(ConnectInfo(peer));
                     request
                 },
             );
-            let connection = builder
-                .serve_connection_with_upgrades(
-                    TokioIo::new(socket),
-                    TowerToHyperService::new(service),
-                )
-                .into_owned();
-            let connection = graceful.watch(connection);
+            let (builder, watcher, stop) = (builder.clone(), graceful.watcher(), stop.clone());
             tokio::spawn(async move {
+                let began = tokio::select! {
+                    began = tokio::time::timeout(patience, begins(&socket)) => began,
+                    () = stop.stopped() => return,
+                };
+                if !began.unwrap_or(false) {
+                    tracing::debug!(%peer, "a connection said nothing");
+                    return;
+                }
+                let connection = builder
+                    .serve_connection_with_upgrades(
+                        TokioIo::new(socket),
+                        TowerToHyperService::new(service),
+                    )
+                    .into_owned();
                 // What goes wrong on one connection is the client's to know.
-                if let Err(error) = connection.await {
+                if let Err(error) = watcher.watch(connection).await {
                     tracing::debug!(%peer, error, "a connection ended");
                 }
                 drop(permit);
@@ -157,6 +173,22 @@ impl Listener {
     }
 }
 
+/// Waits until the client has said enough to tell HTTP/1 from HTTP/2, which the library
+/// would do without end; false when it says no more.
+async fn begins(socket: &TcpStream) -> bool {
+    let mut start = [0; PREFACE.len()];
+    loop {
+        match socket.peek(&mut start).await {
+            Ok(0) | Err(_) => return false,
+            Ok(length) if length == start.len() || !PREFACE.starts_with(&start[..length]) => {
+                return true;
+            }
+            // What was peeked at is there still: the socket does not wait for more than that.
+            Ok(_) => tokio::time::sleep(PREFACE_PAUSE).await,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,10 +196,14 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     async fn served() -> (SocketAddr, Stop, tokio::task::JoinHandle<()>) {
+        served_within(HEADER_PATIENCE).await
+    }
+
+    async fn served_within(patience: Duration) -> (SocketAddr, Stop, tokio::task::JoinHandle<()>) {
         let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let (address, stop) = (listener.address(), Stop::new());
         let router = Router::new().route("/", get(async || "hello"));
-        let task = tokio::spawn(listener.serve(router, stop.clone()));
+        let task = tokio::spawn(listener.serve_within(router, stop.clone(), patience));
         (address, stop, task)
     }
 
@@ -203,6 +239,19 @@ mod tests {
         );
         let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         assert!(exchange(address, request).await.ends_with("hello"));
+        stop.stop();
+    }
+
+    #[tokio::test]
+    async fn connections_that_say_too_little_are_closed() {
+        let (address, stop, _task) = served_within(Duration::from_millis(50)).await;
+        for beginning in ["", "P", "PRI * HTTP/2.0\r\n", "GET / HT"] {
+            let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+            socket.write_all(beginning.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            let _ = socket.read_to_end(&mut answer).await;
+            assert!(answer.is_empty(), "{beginning:?}: {answer:?}");
+        }
         stop.stop();
     }
 }
