@@ -20,8 +20,8 @@ pub const MAX_BODY: usize = 64 << 20;
 /// Bodies up to this size are read however many there are.
 const SMALL: usize = 1 << 20;
 
-/// Larger ones are read this many at a time, so that clients together cannot fill the
-/// memory; the others wait, and their sockets with them.
+/// Larger ones are read and decoded this many at a time, so that clients together cannot
+/// fill the memory; the others wait, and their sockets with them.
 static LARGE: Semaphore = Semaphore::const_new(4);
 
 /// How long a small body may take, or the beginning of a large one, and then the rest: a
@@ -68,14 +68,21 @@ async fn place() -> Option<SemaphorePermit<'static>> {
 /// 413 beyond [`MAX_BODY`], 408 for one that comes slowly, 400 for a body that is
 /// not what Content-Encoding says, 415 for an encoding that is not known.
 pub async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
-    read_within(headers, body, PATIENCE).await
+    Ok(read_within(headers, body, PATIENCE).await?.bytes)
+}
+
+/// A body, and its place among the large ones while it is worked on.
+#[derive(Debug)]
+struct Whole {
+    bytes: Bytes,
+    place: Option<SemaphorePermit<'static>>,
 }
 
 async fn read_within(
     headers: &HeaderMap,
     mut body: Body,
     patience: Duration,
-) -> Result<Bytes, Refusal> {
+) -> Result<Whole, Refusal> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|it| it.to_str().ok()?.parse::<usize>().ok());
@@ -108,18 +115,22 @@ async fn read_within(
         .get(header::CONTENT_ENCODING)
         .map(|it| it.as_bytes())
     {
-        None | Some(b"identity") => Ok(bytes),
+        None | Some(b"identity") => Ok(Whole {
+            bytes,
+            place: large,
+        }),
         Some(b"gzip") => {
             // What a small body unpacks to may be large.
-            let _large = match large {
+            let place = match large {
                 None => place().await,
                 held => held,
             };
             let unpacked = tokio::task::spawn_blocking(move || unpack(&bytes)).await;
-            unpacked.unwrap_or_else(|error| {
+            let unpacked = unpacked.unwrap_or_else(|error| {
                 tracing::error!(%error, "a body could not be unpacked");
                 Err(refuse(respond::bad_request("the body cannot be unpacked")))
-            })
+            });
+            unpacked.map(|bytes| Whole { bytes, place })
         }
         Some(other) => Err(refuse(respond::text(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -246,11 +257,16 @@ pub async fn call<M: prost::Message + prost::Name + Default + 'static>(
         return Err(refuse(respond::method_not_allowed("POST", method)));
     }
     let content_type = content_type(headers)?;
-    let body = read(headers, body).await?;
-    if body.len() < DECODE_ASIDE {
-        return decode(content_type, body);
+    let Whole { bytes, place } = read_within(headers, body, PATIENCE).await?;
+    if bytes.len() < DECODE_ASIDE {
+        return decode(content_type, bytes);
     }
-    let decoded = tokio::task::spawn_blocking(move || decode(content_type, body)).await;
+    let aside = move || {
+        let decoded = decode(content_type, bytes);
+        drop(place);
+        decoded
+    };
+    let decoded = tokio::task::spawn_blocking(aside).await;
     decoded.unwrap_or_else(|error| {
         tracing::error!(%error, "a body could not be decoded");
         Err(refuse(respond::bad_request("the body cannot be decoded")))
@@ -366,6 +382,23 @@ mod tests {
             let refusal = refusal.await.unwrap().unwrap_err();
             assert_eq!(refusal.status(), StatusCode::REQUEST_TIMEOUT);
         }
+    }
+
+    #[tokio::test]
+    async fn large_bodies_are_few_until_they_are_decoded() {
+        let large = || Body::from(vec![b' '; SMALL + 1]);
+        let headers = HeaderMap::new();
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            held.push(read_within(&headers, large(), PATIENCE).await.unwrap());
+        }
+        let mut fifth = std::pin::pin!(read_within(&headers, large(), PATIENCE));
+        let waits = timeout(Duration::from_millis(50), &mut fifth).await;
+        assert!(waits.is_err(), "four are worked on");
+        // Small ones do not wait.
+        assert_eq!(read(&headers, Body::from("small")).await.unwrap(), "small");
+        held.pop();
+        assert_eq!(fifth.await.unwrap().bytes.len(), SMALL + 1);
     }
 
     #[tokio::test]
