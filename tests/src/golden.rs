@@ -61,19 +61,24 @@ pub fn load(file: &str, replacements: &BTreeMap<String, String>) -> Result<Vec<E
 }
 
 impl Exchange {
-    /// The same with recorded ids in its request replaced by live ones.
+    /// The same with recorded ids replaced by live ones; in the response too, where ids
+    /// are names of fields.
     ///
     /// # Errors
-    /// When a replacement breaks the JSON of the request.
+    /// When a replacement breaks the JSON.
     pub fn replaced(&self, replacements: &BTreeMap<String, String>) -> Result<Exchange> {
-        let mut text = self.request.to_string();
-        for (recorded, live) in replacements {
-            text = text.replace(recorded, live);
-        }
-        let mut request = serde_json::from_str(&text)?;
+        let replace = |value: &Value| -> Result<Value> {
+            let mut text = value.to_string();
+            for (recorded, live) in replacements {
+                text = text.replace(recorded, live);
+            }
+            Ok(serde_json::from_str(&text)?)
+        };
+        let mut request = replace(&self.request)?;
         replace_in_gzip(&mut request, replacements)?;
         Ok(Exchange {
             request,
+            response: replace(&self.response)?,
             ..self.clone()
         })
     }

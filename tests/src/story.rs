@@ -6,7 +6,7 @@
 //! and puts its ids in their place.
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, wait_for},
     golden::{self, Differences, Exchange},
     http,
     scheduler::{Scheduler, amount},
@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Story<'a> {
     cluster: &'a Cluster,
+    /// What an operator who subscribed before the framework is told.
+    operator: http::Stream,
     /// The subscription that the recorded calls go through.
     pub scheduler: Scheduler,
     differences: Differences,
@@ -52,6 +54,7 @@ impl<'a> Story<'a> {
     pub fn start(cluster: &'a Cluster) -> Result<Story<'a>> {
         let recorded = stream("streams-scheduler-json")?;
         let info = &recorded.request["json"]["subscribe"]["framework_info"];
+        let operator = open(cluster, &stream("streams-operator-json")?.request)?;
         let scheduler = Scheduler::subscribe(cluster.master.address, info.clone())?;
         let slaves = http::get(cluster.master.address, "/slaves")?;
         let agent = slaves["slaves"][0]["id"].as_str().context("an agent")?;
@@ -70,6 +73,7 @@ impl<'a> Story<'a> {
             .collect();
         Ok(Story {
             cluster,
+            operator,
             scheduler,
             differences: Differences::load()?,
             replacements,
@@ -199,6 +203,25 @@ impl<'a> Story<'a> {
         text
     }
 
+    /// Another framework subscribes, and goes for good.
+    ///
+    /// # Errors
+    /// When it is refused or stays.
+    pub fn visit(&self, info: &Value) -> Result<()> {
+        let visitor = Scheduler::subscribe(self.cluster.master.address, info.clone())?;
+        let id = visitor.framework_id.clone();
+        drop(visitor);
+        wait_for("the framework's end", http::PATIENCE, || {
+            let frameworks = http::get(self.cluster.master.address, "/frameworks")?;
+            let completed = frameworks["completed_frameworks"].as_array();
+            let gone = completed
+                .into_iter()
+                .flatten()
+                .any(|it| it["id"] == id.as_str());
+            Ok(gone.then_some(()))
+        })
+    }
+
     /// Sends an operator's write that the recording shows only by its effect.
     ///
     /// # Errors
@@ -254,23 +277,61 @@ impl<'a> Story<'a> {
     /// # Errors
     /// When it is refused with a status or does not end.
     pub fn whole_stream(&self, file: &str) -> Result<Vec<Value>> {
-        let request = stream(file)?.replaced(&self.replacements)?.request;
-        let headers = [
-            ("Content-Type", "application/json"),
-            ("Accept", "application/json"),
-        ];
-        let path = request["path"].as_str().unwrap_or_default();
-        let body = request["json"].to_string();
-        let request = http::request_bytes("POST", path, &headers, body.as_bytes());
-        let mut stream = http::Stream::open(self.cluster.master.address, &request)?;
-        if stream.status != 200 {
-            bail!("{path} answered {}", stream.status);
-        }
+        let recorded = stream(file)?.replaced(&self.replacements)?;
+        let mut stream = open(self.cluster, &recorded.request)?;
         let mut events = Vec::new();
         while let Some(record) = stream.record()? {
             events.push(serde_json::from_slice(&record)?);
         }
         Ok(events)
+    }
+
+    /// What the operator was told until this framework was gone.
+    ///
+    /// # Errors
+    /// When the stream ends before.
+    pub fn operator_events(&mut self, framework: &str) -> Result<Vec<Value>> {
+        let mut events = Vec::new();
+        loop {
+            let record = self
+                .operator
+                .record()?
+                .context("the operator's stream ended")?;
+            let event: Value = serde_json::from_slice(&record)?;
+            let gone = event["framework_removed"]["framework_info"]["name"] == framework;
+            events.push(event);
+            if gone {
+                return Ok(events);
+            }
+        }
+    }
+
+    /// Learns the live containers of the executors that a recorded agent shows: those of
+    /// tasks that never ran are in no update.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    pub fn learn_containers(&mut self, recorded: &[Exchange]) -> Result<()> {
+        let containers = |state: &Value| -> BTreeMap<String, String> {
+            let frameworks = state["frameworks"].as_array().into_iter().flatten();
+            let lists = frameworks.flat_map(|it| [&it["executors"], &it["completed_executors"]]);
+            lists
+                .flat_map(|it| it.as_array().into_iter().flatten())
+                .filter_map(|executor| {
+                    let text = |name: &str| executor[name].as_str().map(str::to_owned);
+                    Some((text("id")?, text("container")?))
+                })
+                .collect()
+        };
+        let live = containers(&http::get(self.cluster.agents[0].address, "/state")?);
+        let state = recorded.iter().find(|it| it.name == "GET /state");
+        let state = state.context("a recorded state")?;
+        for (executor, container) in containers(&state.response["json"]) {
+            if let Some(live) = live.get(&executor) {
+                self.replacements.insert(container, live.clone());
+            }
+        }
+        Ok(())
     }
 
     /// Notes where a stream's events differ from those of a recorded one.
@@ -301,7 +362,9 @@ impl<'a> Story<'a> {
                     .extend(self.differences.remaining(&title, found));
                 continue;
             };
-            let found = compare_events(recorded, live);
+            // Of the others, how many come depends on the moment.
+            let counted = subject.contains(' ');
+            let found = compare_events(recorded, live, counted);
             self.findings
                 .extend(self.differences.remaining(&title, found));
         }
@@ -315,13 +378,11 @@ impl<'a> Story<'a> {
     }
 }
 
-/// What the events of one subject must have in common: for a task or a framework the
-/// order and the shape of every event; for the others, whose number depends on the
-/// moment, the shape.
-fn compare_events(recorded: &[&Value], live: &[&Value]) -> Vec<String> {
+/// What the events of one subject must have in common: when they are `counted` the order
+/// and the shape of each, otherwise the shape of all together.
+fn compare_events(recorded: &[&Value], live: &[&Value], counted: bool) -> Vec<String> {
     let summary = |events: &[&Value]| -> Vec<String> { events.iter().map(|it| kind(it)).collect() };
     let (before, after) = (summary(recorded), summary(live));
-    let counted = before.iter().any(|it| it.contains(' '));
     if !counted {
         return golden::compare(&json!(recorded), &json!(live));
     }
@@ -353,7 +414,7 @@ fn kind(event: &Value) -> String {
     kind
 }
 
-/// The events by the task that they tell of, or else by their type.
+/// The events by the task or framework that they tell of, or else by their type.
 fn by_subject(events: &[Value]) -> BTreeMap<String, Vec<&Value>> {
     let mut subjects: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
     for event in events {
@@ -368,9 +429,17 @@ fn by_subject(events: &[Value]) -> BTreeMap<String, Vec<&Value>> {
         ]
         .into_iter()
         .find_map(Value::as_str);
-        let subject = match task {
-            Some(task) => format!("task {task}"),
-            None => event["type"].as_str().unwrap_or_default().to_owned(),
+        let framework = [
+            &event["framework_added"]["framework"]["framework_info"]["name"],
+            &event["framework_updated"]["framework"]["framework_info"]["name"],
+            &event["framework_removed"]["framework_info"]["name"],
+        ]
+        .into_iter()
+        .find_map(Value::as_str);
+        let subject = match (task, framework) {
+            (Some(task), _) => format!("task {task}"),
+            (None, Some(framework)) => format!("framework {framework}"),
+            (None, None) => event["type"].as_str().unwrap_or_default().to_owned(),
         };
         subjects.entry(subject).or_default().push(event);
     }
@@ -384,6 +453,22 @@ fn by_subject(events: &[Value]) -> BTreeMap<String, Vec<&Value>> {
 pub fn stream(file: &str) -> Result<Exchange> {
     let exchanges = golden::load(file, &BTreeMap::new())?;
     exchanges.into_iter().next().context("one exchange")
+}
+
+/// Sends a recorded subscription and reads the head of its answer.
+fn open(cluster: &Cluster, request: &Value) -> Result<http::Stream> {
+    let headers = [
+        ("Content-Type", "application/json"),
+        ("Accept", "application/json"),
+    ];
+    let path = request["path"].as_str().unwrap_or_default();
+    let body = request["json"].to_string();
+    let request = http::request_bytes("POST", path, &headers, body.as_bytes());
+    let stream = http::Stream::open(cluster.master.address, &request)?;
+    if stream.status != 200 {
+        bail!("{path} answered {}", stream.status);
+    }
+    Ok(stream)
 }
 
 fn stream_id(exchange: &Exchange) -> String {

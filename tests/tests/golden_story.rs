@@ -1,7 +1,7 @@
 //! The life of a framework as a real Mesos saw it, call by call and event by event.
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tepui_tests::{
     cluster::Cluster,
@@ -14,6 +14,24 @@ const AGENT: &[&str] = &[
     "--resources=cpus:8;mem:8192;disk:20000;ports:[31000-32000]",
     "--attributes=rack:r1;zone:z2;cores:8",
     "--containerizers=process",
+];
+
+/// Recorded while one task ran and two had ended.
+const RUNNING: &[&str] = &[
+    "3-running-master-v0",
+    "3-running-master-v1",
+    "3-running-agent-v0",
+    "3-running-agent-v1",
+    "3-running-agent-files",
+    "3-running-queries",
+];
+
+/// Recorded after the second subscription, when all tasks but one had ended.
+const OVER: &[&str] = &[
+    "4-all-tasks-over-master-v0",
+    "4-all-tasks-over-master-v1",
+    "4-all-tasks-over-agent-v0",
+    "4-all-tasks-over-agent-v1",
 ];
 
 /// Method, path and body of a write.
@@ -80,6 +98,10 @@ fn a_framework_lives_as_recorded() -> Result<()> {
 
     let (launch, calls) = split(&calls, "revive")?;
     story.replay(&launch)?;
+    story.await_offer()?;
+    for file in RUNNING {
+        story.replay(&golden::load(file, &none)?)?;
+    }
 
     // Recorded among the malformed calls, which a test of their own repeats.
     let task = |id: &str| json!({ "name": id, "task_id": { "value": id }, "agent_id": { "value": "2ac423c5-14ad-4a7f-ac56-8fdfb83fb39a-S0" } });
@@ -92,6 +114,11 @@ fn a_framework_lives_as_recorded() -> Result<()> {
     for id in ["g-sleep", "g-never", "g-sleep"] {
         let tasks = json!([{ "task_id": { "value": id } }]);
         story.call(&json!({ "type": "RECONCILE", "reconcile": { "tasks": tasks } }))?;
+    }
+
+    for (user, failover_timeout) in [("root", -1.0), ("", 0.0)] {
+        let info = json!({ "name": "e", "user": user, "failover_timeout": failover_timeout });
+        story.visit(&info)?;
     }
 
     for exchange in golden::load("writes", &none)? {
@@ -111,12 +138,37 @@ fn a_framework_lives_as_recorded() -> Result<()> {
     story.compare_stream("streams-scheduler-json", &first.seen)?;
 
     story.await_offer()?;
+    story.learn_containers(&golden::load("4-all-tasks-over-agent-v0", &none)?)?;
+    for file in OVER {
+        story.replay(&golden::load(file, &none)?)?;
+    }
     story.replay(&end)?;
     story.scheduler.read_to_end()?;
     let second = std::mem::take(&mut story.scheduler.seen);
     story.compare_stream("streams-scheduler-json-failed-over", &second)?;
     let refused = story.whole_stream("streams-scheduler-json-after-teardown")?;
     story.compare_stream("streams-scheduler-json-after-teardown", &refused)?;
+
+    let capabilities = |names: &[&str]| -> Vec<Value> {
+        names.iter().map(|name| json!({ "type": name })).collect()
+    };
+    for (name, roles, last) in [
+        ("golden-pb", &["r/a"][..], "GPU_RESOURCES"),
+        ("golden-multirole", &["r/a", "r/b"], "TASK_KILLING_STATE"),
+    ] {
+        let names = [
+            "MULTI_ROLE",
+            "RESERVATION_REFINEMENT",
+            "PARTITION_AWARE",
+            last,
+        ];
+        story.visit(&json!({ "name": name, "user": "root", "roles": roles,
+            "capabilities": capabilities(&names) }))?;
+    }
+    let told = story.operator_events("golden-multirole")?;
+    story.compare_stream("streams-operator-json", &told)?;
+
+    story.replay(&golden::load("agent-gone", &none)?)?;
 
     let findings = &story.findings;
     assert!(

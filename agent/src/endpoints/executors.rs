@@ -77,6 +77,23 @@ pub(crate) fn executor(task: &TaskView, agent_id: &str, work_dir: &Path) -> Valu
     value
 }
 
+/// What an executor of a command task takes beside its task. In Mesos that is a process
+/// with a share of its own; here the task itself is all that runs, so that it is none of
+/// cpus and memory, which readers expect to be listed.
+fn own_resources(task: &TaskView) -> Vec<wire::Resource> {
+    let role = role(&resources(&task.task.resources));
+    let none = |name: &str| wire::Resource {
+        name: name.to_owned(),
+        r#type: wire::value::Type::Scalar as i32,
+        scalar: Some(wire::value::Scalar { value: 0.0 }),
+        allocation_info: Some(wire::resource::AllocationInfo {
+            role: Some(role.clone()),
+        }),
+        ..Default::default()
+    };
+    vec![none("cpus"), none("mem")]
+}
+
 /// The executor of a task, for the operator API.
 #[allow(deprecated)] // Mesos still fills `source` in.
 pub(crate) fn executor_v1(task: &TaskView) -> wire::ExecutorInfo {
@@ -91,6 +108,7 @@ pub(crate) fn executor_v1(task: &TaskView) -> wire::ExecutorInfo {
         }),
         // What runs is the task's command itself.
         command: info.command,
+        resources: own_resources(task),
         name: Some(name),
         source: Some(task.task.task_id.clone()),
         discovery: info.discovery,

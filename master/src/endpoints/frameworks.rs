@@ -249,15 +249,13 @@ pub(crate) fn info_v1(row: &log::Framework) -> wire::FrameworkInfo {
     }
 }
 
-/// One framework for the v1 API.
-pub(crate) fn framework_v1(
+/// One framework as events tell of it: what it is, without what it has.
+pub(crate) fn framework_event(
     view: &View,
     id: &FrameworkId,
     row: &log::Framework,
 ) -> wire::master::response::get_frameworks::Framework {
     let link = view.framework_link(id);
-    let sums = totals::of_framework(view, id);
-    let full = |resources: &Resources| resources.to_wire_for(ResourceFormat::Endpoint);
     wire::master::response::get_frameworks::Framework {
         framework_info: info_v1(row),
         active: link.active,
@@ -267,6 +265,21 @@ pub(crate) fn framework_v1(
         reregistered_time: Some(state::time(
             row.wall_reregistered.unwrap_or(row.wall_registered),
         )),
+        // Zero stands for a framework that has not gone.
+        unregistered_time: Some(state::time(row.wall_unregistered.unwrap_or_default())),
+        ..Default::default()
+    }
+}
+
+/// One framework for the v1 API.
+pub(crate) fn framework_v1(
+    view: &View,
+    id: &FrameworkId,
+    row: &log::Framework,
+) -> wire::master::response::get_frameworks::Framework {
+    let sums = totals::of_framework(view, id);
+    let full = |resources: &Resources| resources.to_wire_for(ResourceFormat::Endpoint);
+    wire::master::response::get_frameworks::Framework {
         unregistered_time: row.wall_unregistered.map(state::time),
         offers: view
             .offers_of_framework(id)
@@ -278,7 +291,7 @@ pub(crate) fn framework_v1(
             wire::scheduler::OfferConstraints::decode(row.offer_constraints_payload.clone())
                 .unwrap_or_default(),
         ),
-        ..Default::default()
+        ..framework_event(view, id, row)
     }
 }
 

@@ -232,6 +232,13 @@ pub(crate) fn status_v1(row: &log::Task, status: &log::TaskStatus) -> wire::Task
 pub(crate) fn task_v1(row: &log::Task) -> wire::Task {
     let info = wire::TaskInfo::decode(row.task_info_payload.clone()).unwrap_or_default();
     let id = |value: &String| (!value.is_empty()).then(|| value.clone());
+    // The newest that the agent sent; the row keeps it apart only while it waits for its
+    // acknowledgement. Statuses that masters make have no uuid.
+    let newest = row.statuses.iter().rev().find(|it| !it.uuid.is_empty());
+    let (update_state, update_uuid) = match row.forwarded_uuid.is_empty() {
+        true => (newest.map(|it| it.state), newest.map(|it| it.uuid.clone())),
+        false => (row.forwarded_state, Some(row.forwarded_uuid.clone())),
+    };
     wire::Task {
         name: row.name.clone(),
         task_id: wire::TaskId {
@@ -252,8 +259,8 @@ pub(crate) fn task_v1(row: &log::Task) -> wire::Task {
             .iter()
             .map(|status| status_v1(row, status))
             .collect(),
-        status_update_state: row.forwarded_state,
-        status_update_uuid: (!row.forwarded_uuid.is_empty()).then(|| row.forwarded_uuid.clone()),
+        status_update_state: update_state,
+        status_update_uuid: update_uuid,
         labels: info.labels,
         discovery: info.discovery,
         container: info.container,

@@ -264,7 +264,7 @@ pub(crate) fn of(kind: event::Type) -> Event {
 
 fn framework(view: &View, id: &FrameworkId, is_new: bool) -> Option<Event> {
     let row = view.state().framework(id).filter(|it| !it.completed)?;
-    let framework = frameworks::framework_v1(view, id, row);
+    let framework = frameworks::framework_event(view, id, row);
     let mut event;
     if is_new {
         event = of(event::Type::FrameworkAdded);
