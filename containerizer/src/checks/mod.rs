@@ -61,6 +61,27 @@ async fn sleep_until_ms(at: u64) {
     tokio::time::sleep(Duration::from_millis(at.saturating_sub(now_ms()))).await;
 }
 
+/// How long a failure waits for the news that the task has ended. A command inside dies
+/// with the task, and before the end of the task can be seen.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Whether the task is over: then a failure tells of its end, which comes by itself.
+async fn is_over(pid: u32) -> bool {
+    tokio::time::sleep(SETTLE).await;
+    !is_alive(pid)
+}
+
+/// Whether a process is there that has not ended; one whose id is not known (0) may be.
+fn is_alive(pid: u32) -> bool {
+    if pid == 0 {
+        return true;
+    }
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state follows the name, which is in parentheses and may hold some itself.
+    let state = stat.rsplit_once(") ").and_then(|(_, it)| it.chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
+}
+
 async fn run_health(
     inner: &Inner,
     handle: &Handle,
@@ -72,6 +93,9 @@ async fn run_health(
         sleep_until_ms(machine.due_ms()).await;
         let timeout = machine.schedule.timeout_ms.map(Duration::from_millis);
         let result = look_health(inner, handle, pid, check, timeout).await;
+        if result.is_err() && is_over(pid).await {
+            return;
+        }
         let report = machine.result(now_ms(), result.is_ok());
         let state = machine.state;
         keep(handle, |it| it.health = state);
@@ -137,6 +161,12 @@ async fn run_check(
         sleep_until_ms(machine.due_ms()).await;
         let timeout = machine.schedule.timeout_ms.map(Duration::from_millis);
         let status = look_check(inner, handle, pid, check, timeout).await;
+        // A command that could not run or was killed; other results do not come of an end.
+        let cut_short =
+            |it: &wire::check_status_info::Command| it.exit_code.is_none_or(|it| it > 128);
+        if status.command.as_ref().is_some_and(cut_short) && is_over(pid).await {
+            return;
+        }
         let now = now_ms();
         keep(handle, |it| it.check_last_ms = now);
         if let Some(status) = machine.result(now, status) {
@@ -187,4 +217,23 @@ async fn look_check(
         status.command = Some(Command { exit_code });
     }
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_alive_until_it_has_ended() {
+        assert!(is_alive(std::process::id()) && is_alive(0));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        // Nobody has waited for it, so it stays as a zombie.
+        while is_alive(pid) {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert!(!is_alive(pid));
+        assert!(!is_alive(u32::MAX));
+    }
 }
