@@ -8,13 +8,16 @@ use hyper_util::{
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{Semaphore, watch},
 };
 use tower::{Layer, ServiceExt, layer::util::Identity};
 
 /// Connections at a time. Every agent and every scheduler holds one or two.
 const MAX_CONNECTIONS: usize = 200_000;
+/// Connections that may wait to be accepted; the kernel may allow fewer. All agents come at
+/// once after a master's restart, and those beyond it are reset.
+const BACKLOG: u32 = 16_384;
 /// A client has this long to begin, and then this long to send its headers.
 const HEADER_PATIENCE: Duration = Duration::from_secs(30);
 /// How every connection of HTTP/2 begins.
@@ -77,7 +80,7 @@ impl Listener {
     /// # Errors
     /// The address is in use or not of this machine; the text says which address.
     pub async fn bind(address: SocketAddr) -> std::io::Result<Listener> {
-        let listener = TcpListener::bind(address).await.map_err(|error| {
+        let listener = listen(address).map_err(|error| {
             std::io::Error::new(
                 error.kind(),
                 format!("{address} cannot be listened on: {error}"),
@@ -171,6 +174,17 @@ impl Listener {
         // Streams never end by themselves: they are cut after the moment.
         let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
     }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // A restart must not wait for connections of the last life to time out.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Waits until the client has said enough to tell HTTP/1 from HTTP/2, which the library

@@ -16,9 +16,10 @@ use tepui_master_machine::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-/// Messages that may wait for a slow reader before it is disconnected. A framework that
-/// stops reading during 15 s of a busy cluster is behind by less.
-pub(crate) const STREAM_QUEUE: usize = 4096;
+/// Messages that may wait for a slow reader before it is disconnected: some 15 MB of
+/// updates. A framework that answers a thousand offers one by one before it reads on is
+/// behind by ten thousand updates, and must not be taken for one that has stopped.
+pub(crate) const STREAM_QUEUE: usize = 32_768;
 
 /// The answer of a request.
 #[derive(Debug, Clone)]
