@@ -240,6 +240,7 @@ impl Allocator {
             }
         }
         self.framework_mut(framework).spec = None;
+        self.framework_mut(framework).paused = false;
         for client in &clients {
             self.tree.set_subscribed(*client, false);
         }
@@ -263,6 +264,26 @@ impl Allocator {
                 .copied()
                 .collect();
             self.drop_filters(&clients);
+        }
+    }
+
+    /// No offers until [`Allocator::resume_framework`], whatever else happens to it; its filters
+    /// stay.
+    pub fn pause_framework(&mut self, id: &FrameworkId) {
+        if let Some(framework) = self.find_framework(id)
+            && self.framework(framework).spec.is_some()
+        {
+            self.framework_mut(framework).paused = true;
+            self.relist(framework);
+        }
+    }
+
+    /// Offers again after [`Allocator::pause_framework`].
+    pub fn resume_framework(&mut self, id: &FrameworkId) {
+        if let Some(framework) = self.find_framework(id) {
+            self.framework_mut(framework).paused = false;
+            self.relist(framework);
+            self.pend_all();
         }
     }
 
@@ -303,6 +324,7 @@ impl Allocator {
         let framework = Framework {
             id: id.clone(),
             spec: None,
+            paused: false,
             clients: BTreeMap::new(),
         };
         let at = match self.free_frameworks.pop() {
@@ -383,8 +405,9 @@ impl Allocator {
     /// Lists the clients that want offers, and no others.
     fn relist(&mut self, framework: u32) {
         for (role, client) in self.clients_of(framework) {
-            let spec = self.framework(framework).spec.as_ref();
-            match spec.is_some_and(|it| it.wants(&role)) {
+            let it = self.framework(framework);
+            let wants = it.spec.as_ref().is_some_and(|it| it.wants(&role));
+            match wants && !it.paused {
                 true => self.tree.list(client),
                 false => self.tree.unlist(client),
             }

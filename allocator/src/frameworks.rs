@@ -45,6 +45,8 @@ pub(crate) struct Framework {
     pub(crate) id: FrameworkId,
     /// None for one that is known only by what it holds.
     pub(crate) spec: Option<FrameworkSpec>,
+    /// It is behind with reading: no offers until it has caught up.
+    pub(crate) paused: bool,
     /// Its clients: roles that it subscribes to, and others in which it still holds something.
     pub(crate) clients: BTreeMap<Role, u32>,
 }

@@ -108,7 +108,11 @@ fn command(random: &mut Random) -> String {
         75..82 => set_framework(random, framework),
         82..83 => format!("remove-framework {framework}"),
         83..84 => format!("deactivate {framework}"),
-        84..86 => format!("activate {framework}"),
+        84..85 => format!("activate {framework}"),
+        85..86 => format!(
+            "{} {framework}",
+            random.pick(&["pause", "resume", "resume"])
+        ),
         86..88 => format!("suppress {framework} {}", random.some(ROLES, 4).join(" ")),
         88..91 => format!("revive {framework} {}", random.some(ROLES, 4).join(" ")),
         91..93 => format!("hold {framework} {agent} {role} {total}"),

@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tepui_scheduler_api::{Driver, Event, Session, Transport, task, v1};
+use tokio::task::JoinSet;
 
 /// Options of `tepui-bench launch`.
 #[derive(Debug, clap::Args)]
@@ -71,15 +72,17 @@ pub(crate) async fn run(options: Options) -> Result<Value> {
     )?);
     progress.set_message("agents register");
     let counters = Arc::new(Counters::default());
+    // Ended before the master is, so that its end is no news to them.
+    let mut workload = JoinSet::new();
     for index in 0..options.agents {
         let counters = counters.clone();
-        tokio::spawn(async move {
-            if let Err(error) = noop_agent::run(master, index, counters).await {
-                eprintln!("agent {index}: {error:#}");
-            }
+        workload.spawn(async move {
+            let agent = noop_agent::run(master, index, counters).await;
+            agent.with_context(|| format!("agent {index}"))
         });
     }
-    wait(&progress, &counters.registered, options.agents as u64).await?;
+    let registered = wait(&progress, &counters.registered, options.agents as u64);
+    unbroken(&mut workload, registered).await??;
 
     let accepted = Arc::new(Accepted::default());
     for index in 0..options.frameworks {
@@ -94,24 +97,28 @@ pub(crate) async fn run(options: Options) -> Result<Value> {
         )?;
         let accepted = accepted.clone();
         let most = options.tasks_per_accept;
-        tokio::spawn(async move {
-            if let Err(error) = framework(index, session, most, accepted).await {
-                eprintln!("framework {index}: {error:#}");
-            }
+        workload.spawn(async move {
+            let framework = framework(index, session, most, accepted).await;
+            framework.with_context(|| format!("framework {index}"))
         });
     }
 
-    progress.set_message("warm-up");
-    tokio::time::sleep(Duration::from_secs(options.seconds.div_ceil(10))).await;
-    let before = Sample::take(&counters, &accepted, started.as_ref())?;
-    progress.set_length(options.seconds);
-    for second in 0..options.seconds {
-        progress.set_position(second);
-        let running = counters.running.load(Ordering::Relaxed) - before.running;
-        progress.set_message(format!("{} launches", running));
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    let after = Sample::take(&counters, &accepted, started.as_ref())?;
+    let measured = async {
+        progress.set_message("warm-up");
+        tokio::time::sleep(Duration::from_secs(options.seconds.div_ceil(10))).await;
+        let before = Sample::take(&counters, &accepted, started.as_ref())?;
+        progress.set_length(options.seconds);
+        for second in 0..options.seconds {
+            progress.set_position(second);
+            let running = counters.running.load(Ordering::Relaxed) - before.running;
+            progress.set_message(format!("{} launches", running));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let after = Sample::take(&counters, &accepted, started.as_ref())?;
+        anyhow::Ok((before, after))
+    };
+    let (before, after) = unbroken(&mut workload, measured).await??;
+    workload.shutdown().await;
     progress.finish_and_clear();
 
     let time = after.at.duration_since(before.at).as_secs_f64();
@@ -145,6 +152,20 @@ pub(crate) async fn run(options: Options) -> Result<Value> {
         "synced_appends_per_second_over_launches_per_second":
             options.tasks_per_accept as f64 / append.as_secs_f64() / (launches as f64 / time),
     }))
+}
+
+/// Waits for `done`; an error when an agent or a framework ends before.
+async fn unbroken<T>(
+    workload: &mut JoinSet<Result<()>>,
+    done: impl Future<Output = T>,
+) -> Result<T> {
+    tokio::select! {
+        done = done => Ok(done),
+        Some(ended) = workload.join_next() => {
+            ended??;
+            bail!("an agent or a framework ended while it was measured")
+        }
+    }
 }
 
 async fn wait(progress: &ProgressBar, counter: &AtomicU64, target: u64) -> Result<()> {

@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 use tepui_proto::{
     mesos::v1,
@@ -40,6 +41,9 @@ pub(crate) struct Counters {
 /// Frames that may wait for the socket; a burst is one ACCEPT's tasks, two frames each.
 const FRAMES: usize = 4096;
 
+/// Times that a connection is tried again.
+const CONNECTS: u32 = 50;
+
 /// What a no-op agent offers.
 fn resources() -> Vec<v1::Resource> {
     use tepui_scheduler_api::task;
@@ -53,11 +57,17 @@ fn resources() -> Vec<v1::Resource> {
 
 /// Serves one agent until the link ends.
 pub(crate) async fn run(master: SocketAddr, index: usize, counters: Arc<Counters>) -> Result<()> {
-    let channel = Endpoint::from_shared(format!("http://{master}"))?
-        .tcp_nodelay(true)
-        .connect()
-        .await
-        .context("connecting")?;
+    let endpoint = Endpoint::from_shared(format!("http://{master}"))?.tcp_nodelay(true);
+    let mut tries = 0;
+    let channel = loop {
+        match endpoint.connect().await {
+            Ok(channel) => break channel,
+            // Thousands connect at once, which may reset some.
+            Err(_) if tries < CONNECTS => tries += 1,
+            Err(error) => return Err(error).context("connecting"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
     let mut client = AgentLinkClient::new(channel);
     let (sender, frames) = mpsc::channel(FRAMES);
     let info = v1::AgentInfo {

@@ -110,7 +110,10 @@ async fn start_with(flags: Flags) -> Result<Handle> {
     settings.at(address);
 
     let intake = Intake::new();
-    let destinations = Destinations::new();
+    let pace = intake.clone();
+    let destinations = Destinations::new(move |connection, behind| {
+        pace.interject(connection, Input::SchedulerPace { connection, behind });
+    });
     let shared = Arc::new(Shared::default());
     let (folder, events) = (settings.work_dir.join("replica"), intake.clone());
     std::fs::create_dir_all(&folder)

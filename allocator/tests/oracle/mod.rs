@@ -56,6 +56,7 @@ pub struct Oracle {
     run: Option<(bool, Option<u64>)>,
     agents: BTreeMap<AgentId, Agent>,
     frameworks: BTreeMap<FrameworkId, FrameworkSpec>,
+    paused: BTreeSet<FrameworkId>,
     counts: BTreeMap<(FrameworkId, Role), u64>,
     filters: Vec<Filter>,
     weights: BTreeMap<Role, u64>,
@@ -72,6 +73,7 @@ impl Oracle {
             run: None,
             agents: BTreeMap::new(),
             frameworks: BTreeMap::new(),
+            paused: BTreeSet::new(),
             counts: BTreeMap::new(),
             filters: Vec::new(),
             weights: BTreeMap::new(),
@@ -91,6 +93,7 @@ impl Oracle {
 
     pub fn remove_framework(&mut self, id: &FrameworkId) {
         self.frameworks.remove(id);
+        self.paused.remove(id);
         self.filters.retain(|it| it.framework != *id);
         for agent in self.agents.values_mut() {
             agent.held.retain(|(framework, _), _| framework != id);
@@ -104,6 +107,13 @@ impl Oracle {
             if !active {
                 self.filters.retain(|it| it.framework != *id);
             }
+        }
+    }
+
+    pub fn set_paused(&mut self, id: &FrameworkId, paused: bool) {
+        self.paused.remove(id);
+        if paused && self.frameworks.contains_key(id) {
+            self.paused.insert(id.clone());
         }
     }
 
@@ -295,7 +305,7 @@ impl Oracle {
         let mut clients = Vec::new();
         for (id, spec) in &self.frameworks {
             for role in &spec.roles {
-                if spec.active && !spec.suppressed.contains(role) {
+                if spec.active && !self.paused.contains(id) && !spec.suppressed.contains(role) {
                     clients.push((role.clone(), id.clone()));
                 }
             }

@@ -129,6 +129,14 @@ impl World {
                 self.real.deactivate_framework(&framework);
                 self.oracle.set_active(&framework, false);
             }
+            "pause" => {
+                self.real.pause_framework(&framework);
+                self.oracle.set_paused(&framework, true);
+            }
+            "resume" => {
+                self.real.resume_framework(&framework);
+                self.oracle.set_paused(&framework, false);
+            }
             "suppress" => {
                 self.real.suppress(&framework, &roles);
                 self.oracle.suppress(&framework, &roles);

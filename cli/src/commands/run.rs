@@ -13,6 +13,7 @@ use tepui_scheduler_api::{Driver, Event, Events, Session, task, v1};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Docker image; without one the command runs as a process
+    #[arg(required_unless_present = "command")]
     image: Option<String>,
     /// Command and arguments, after `--`
     #[arg(last = true)]
@@ -45,9 +46,6 @@ const CANNOT_RUN: u8 = 125;
 
 /// Runs the task and returns its exit status.
 pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode> {
-    if options.image.is_none() && options.command.is_empty() {
-        bail!("nothing to run: give an image, or a command after `--`");
-    }
     let command = command(&options)?;
     let api = Api::new(context)?;
     // Fails at once, with advice, when there is no master to talk to.
@@ -257,7 +255,7 @@ fn exit_code(status: &v1::TaskStatus) -> ExitCode {
     if let Some(code) = number("exited with status ").filter(|code| *code != 0) {
         return ExitCode::from(code);
     }
-    eprintln!("tepui: {state:?}: {message}");
+    eprintln!("tepui: {}: {message}", state.as_str_name());
     if let Some(signal) = signal(message) {
         return ExitCode::from(128 + signal);
     }

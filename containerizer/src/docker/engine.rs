@@ -26,6 +26,11 @@ impl EngineError {
         matches!(self, EngineError::Refused { status: 404, .. })
     }
 
+    /// Whether the engine may have done what was asked, or may still do it.
+    pub fn leaves_doubt(&self) -> bool {
+        !matches!(self, EngineError::Refused { .. })
+    }
+
     pub fn is_conflict(&self) -> bool {
         matches!(self, EngineError::Refused { status: 409, .. })
     }

@@ -40,6 +40,10 @@ use tokio::{
 const DRAIN: Duration = Duration::from_secs(60);
 /// How long after a SIGKILL another one is tried.
 const KILL_AGAIN: Duration = Duration::from_secs(10);
+/// Between two looks for a container of which it is not known whether it was made.
+const DOUBT_INTERVAL: Duration = Duration::from_secs(5);
+/// Times that the engine has to say that there is none before it is believed.
+const ABSENCES: u32 = 3;
 /// How long after a failed look the engine is asked again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -206,10 +210,12 @@ impl Engine {
             })
         };
         let mut created = create().await;
+        let mut certain = !created.as_ref().is_err_and(EngineError::leaves_doubt);
         if created.as_ref().is_err_and(EngineError::is_conflict) {
             // Left by a launch that died with an earlier agent; its name is ours.
             self.remove(&spec.container_id).await.map_err(engine)?;
             created = create().await;
+            certain &= !created.as_ref().is_err_and(EngineError::leaves_doubt);
         }
         let result = match created {
             Ok(_) => {
@@ -229,7 +235,11 @@ impl Engine {
         if let Err(failure) = result {
             // Nothing was made; asking the engine to remove it would only take time.
             if !matches!(failure, StartError::NoImage) {
-                let _ = self.remove(&spec.container_id).await;
+                certain &= self.remove(&spec.container_id).await.is_ok();
+            }
+            if !certain {
+                let id = spec.container_id.clone();
+                tokio::spawn(remove_doubtful(self.client.clone(), id));
             }
             return Err(failure);
         }
@@ -494,22 +504,12 @@ impl Engine {
 
     /// Deletes a container, running or not; no error when it is gone.
     pub async fn remove(&self, id: &str) -> Result<(), EngineError> {
-        let name = format!("mesos-{id}");
-        let options = RemoveContainerOptions {
-            v: true,
-            force: true,
-            link: false,
-        };
-        let removed = self.client.call("remove", |docker| async {
-            docker.remove_container(&name, Some(options)).await
-        });
-        match removed.await {
-            Ok(()) => {}
+        match remove(&self.client, id).await {
+            Ok(()) => Ok(()),
             // Gone, or going.
-            Err(error) if error.is_not_found() || error.is_conflict() => {}
-            Err(error) => return Err(error),
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
     /// Ends the registration for events.
@@ -648,4 +648,32 @@ async fn until(at: Option<Instant>) {
 fn total_memory() -> u64 {
     use procfs::Current;
     procfs::Meminfo::current().map_or(0, |it| it.mem_total)
+}
+
+async fn remove(client: &Client, id: &str) -> Result<(), EngineError> {
+    let name = format!("mesos-{id}");
+    let options = RemoveContainerOptions {
+        v: true,
+        force: true,
+        link: false,
+    };
+    let removed = client.call("remove", |docker| async {
+        docker.remove_container(&name, Some(options)).await
+    });
+    removed.await
+}
+
+/// Removes a container that the engine may still make: it did not answer, and carries out what
+/// waited when it comes to life again. Should the agent end before, the container is an orphan
+/// of its next start.
+async fn remove_doubtful(client: Client, id: String) {
+    let mut absences = 0;
+    while absences < ABSENCES {
+        tokio::time::sleep(DOUBT_INTERVAL).await;
+        match remove(&client, &id).await {
+            Ok(()) => return,
+            Err(error) if error.is_not_found() => absences += 1,
+            Err(error) => tracing::debug!(container = id, %error, "remove what may be there"),
+        }
+    }
 }

@@ -49,6 +49,15 @@ pub enum Input {
         /// The connection given at subscription.
         connection: ConnectionId,
     },
+    /// The reader of a subscription fell behind with its events, or caught up: no offers
+    /// are made to the framework meanwhile, so that what waits for it is bounded by what it
+    /// has launched. Unknown connections are ignored.
+    SchedulerPace {
+        /// The connection given at subscription.
+        connection: ConnectionId,
+        /// Whether it is behind.
+        behind: bool,
+    },
     /// A frame of an agent's link. The first one of a connection must be `Register`.
     AgentMessage {
         /// The link it came on.

@@ -118,6 +118,9 @@ impl Machine {
             Input::Subscribe(input) => self.subscribe(input),
             Input::SchedulerCall(call) => self.scheduler_call(call),
             Input::SchedulerDisconnected { connection } => self.scheduler_disconnected(connection),
+            Input::SchedulerPace { connection, behind } => {
+                self.set_scheduler_pace(connection, behind);
+            }
             Input::AgentMessage {
                 connection,
                 principal,

@@ -20,7 +20,7 @@ use tepui_model::wire;
 
 use crate::counters::Counter;
 use crate::frameworks::Session;
-use crate::input::SubscribeInput;
+use crate::input::{ConnectionId, SubscribeInput};
 use crate::machine::Machine;
 use crate::output::{Destination, Message, Needs, Outgoing, Status, ViewChange};
 
@@ -309,8 +309,23 @@ impl Machine {
             active: true,
             transport: Some(transport),
         });
+        // Nothing waits on a new connection.
+        self.allocator.resume_framework(framework_id);
         self.allocator.activate_framework(framework_id);
         self.allocation.trigger(self.now);
+    }
+
+    /// Offers to a framework that does not read would only add to what waits for it.
+    pub(crate) fn set_scheduler_pace(&mut self, connection: ConnectionId, behind: bool) {
+        let Some(framework_id) = self.frameworks.of_connection(connection).cloned() else {
+            return;
+        };
+        if behind {
+            self.allocator.pause_framework(&framework_id);
+        } else {
+            self.allocator.resume_framework(&framework_id);
+            self.allocation.trigger(self.now);
+        }
     }
 
     /// UPDATE_FRAMEWORK: synchronous, 200 when durable. Stricter than a subscription:

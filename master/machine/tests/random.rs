@@ -105,7 +105,7 @@ fn is_calm(command: &str) -> bool {
     match command.split(' ').next().unwrap_or_default() {
         "accept" => command.contains(" refuse=0 "),
         "update" | "acknowledge" | "done" | "agent" | "detach" | "kill" | "subscribe"
-        | "disconnect" => true,
+        | "disconnect" | "behind" | "caught-up" => true,
         "tick" => command.ends_with("ms"),
         _ => false,
     }
@@ -289,7 +289,12 @@ impl History {
             0 if random.below(2) == 0 => "birth".to_owned(),
             0 => "rebirth".to_owned(),
             1..=6 => self.subscribe(random),
-            7..=8 => format!("disconnect c{}", random.below(6)),
+            7 => format!("disconnect c{}", random.below(6)),
+            8 => format!(
+                "{} c{}",
+                random.of(&["disconnect", "behind", "caught-up"]),
+                random.below(6)
+            ),
             9..=16 => self.register(random),
             17 => format!("detach a{}", random.below(6)),
             18 => format!("pongs a{}", random.below(6)),

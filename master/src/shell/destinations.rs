@@ -5,9 +5,10 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 use tepui_master_machine::{
@@ -18,7 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Messages that may wait for a slow reader before it is disconnected: some 15 MB of
 /// updates. A framework that answers a thousand offers one by one before it reads on is
-/// behind by ten thousand updates, and must not be taken for one that has stopped.
+/// behind by ten thousand updates, and must not be taken for one that has stopped. It gets no
+/// offers meanwhile, or it would fall behind ever further.
 pub(crate) const STREAM_QUEUE: usize = 32_768;
 
 /// The answer of a request.
@@ -29,22 +31,76 @@ pub(crate) struct Answer {
     pub(crate) message: String,
 }
 
+/// Messages waiting for a scheduler at which it counts as behind: more than the answers to a
+/// large ACCEPT, and little memory.
+const BEHIND: usize = 1024;
+
+/// Messages waiting at which it has caught up.
+const CAUGHT_UP: usize = BEHIND / 4;
+
+/// The writing end of a stream.
+#[derive(Debug)]
+struct Stream {
+    sender: mpsc::Sender<Message>,
+    /// Whether the machine was told that the reader is behind. Written with the registry
+    /// locked.
+    behind: Arc<AtomicBool>,
+}
+
+/// The reading end of a stream.
+#[derive(Debug)]
+pub(crate) struct Messages {
+    receiver: mpsc::Receiver<Message>,
+    connection: ConnectionId,
+    behind: Arc<AtomicBool>,
+    destinations: Arc<Destinations>,
+}
+
+impl Messages {
+    /// The next message, in order; `None` when the stream was closed.
+    pub(crate) async fn recv(&mut self) -> Option<Message> {
+        let message = self.receiver.recv().await;
+        if self.behind.load(Ordering::Acquire) && self.receiver.len() <= CAUGHT_UP {
+            let _registry = self.destinations.lock();
+            self.behind.store(false, Ordering::Release);
+            (self.destinations.pace)(self.connection, false);
+        }
+        message
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
-    streams: HashMap<ConnectionId, mpsc::Sender<Message>>,
+    streams: HashMap<ConnectionId, Stream>,
     requests: HashMap<RequestId, oneshot::Sender<Answer>>,
 }
 
+/// Told that the reader of a scheduler's stream fell behind, or caught up.
+type Pace = Box<dyn Fn(ConnectionId, bool) + Send + Sync>;
+
 /// The registry of receivers.
-#[derive(Debug, Default)]
 pub(crate) struct Destinations {
     inner: Mutex<Inner>,
     next: AtomicU64,
+    /// Called with the registry locked, so that what it says of one stream is in order.
+    pace: Pace,
+}
+
+impl fmt::Debug for Destinations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Destinations").finish_non_exhaustive()
+    }
 }
 
 impl Destinations {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self::default())
+    /// An empty registry; `pace` is called when the reader of a scheduler's stream falls
+    /// behind and when it has caught up, and must neither wait nor use the registry.
+    pub(crate) fn new(pace: impl Fn(ConnectionId, bool) + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::default(),
+            next: AtomicU64::default(),
+            pace: Box::new(pace),
+        })
     }
 
     /// Whole entries only are in the maps, so a panic elsewhere leaves them intact.
@@ -62,11 +118,22 @@ impl Destinations {
     }
 
     /// Opens a stream: its id and what will arrive on it.
-    pub(crate) fn stream(self: &Arc<Self>) -> (ConnectionId, mpsc::Receiver<Message>) {
+    pub(crate) fn stream(self: &Arc<Self>) -> (ConnectionId, Messages) {
         let id = self.connection();
         let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
-        self.lock().streams.insert(id, sender);
-        (id, receiver)
+        let behind = Arc::new(AtomicBool::new(false));
+        let stream = Stream {
+            sender,
+            behind: behind.clone(),
+        };
+        self.lock().streams.insert(id, stream);
+        let messages = Messages {
+            receiver,
+            connection: id,
+            behind,
+            destinations: self.clone(),
+        };
+        (id, messages)
     }
 
     /// The stream's reader is gone.
@@ -114,10 +181,17 @@ impl Destinations {
                 }
                 Destination::Scheduler(id) | Destination::Agent(id) => {
                     let closes = matches!(message, Message::Close { .. });
-                    let Some(sender) = inner.streams.get(&id) else {
+                    let Some(stream) = inner.streams.get(&id) else {
                         continue;
                     };
-                    if let Err(error) = sender.try_send(message) {
+                    let waiting = STREAM_QUEUE - stream.sender.capacity();
+                    if waiting >= BEHIND
+                        && matches!(to, Destination::Scheduler(_))
+                        && !stream.behind.swap(true, Ordering::AcqRel)
+                    {
+                        (self.pace)(id, true);
+                    }
+                    if let Err(error) = stream.sender.try_send(message) {
                         if matches!(error, mpsc::error::TrySendError::Full(_)) {
                             slow.push(to);
                         }
@@ -159,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_slow_reader_is_closed_and_others_are_not() {
-        let destinations = Destinations::new();
+        let destinations = Destinations::new(|_, _| {});
         let (slow, mut slow_stream) = destinations.stream();
         let (quick, mut quick_stream) = destinations.stream();
         for _ in 0..STREAM_QUEUE {
@@ -169,21 +243,47 @@ mod tests {
             destinations.deliver(vec![event(slow), event(quick)]),
             [Destination::Agent(slow)]
         );
-        assert!(quick_stream.try_recv().is_ok());
+        assert!(quick_stream.receiver.try_recv().is_ok());
         assert!(!destinations.is_open(slow));
         // What was queued can still be read, then the stream ends.
         for _ in 0..STREAM_QUEUE {
-            assert!(slow_stream.try_recv().is_ok());
+            assert!(slow_stream.receiver.try_recv().is_ok());
         }
         assert_eq!(
-            slow_stream.try_recv().err(),
+            slow_stream.receiver.try_recv().err(),
             Some(mpsc::error::TryRecvError::Disconnected)
         );
     }
 
     #[tokio::test]
+    async fn a_scheduler_that_falls_behind_is_told_of_once_and_so_is_its_catching_up() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let pace = told.clone();
+        let destinations = Destinations::new(move |id, behind| {
+            pace.lock().unwrap().push((id, behind));
+        });
+        let (scheduler, mut messages) = destinations.stream();
+        let (agent, _agent_messages) = destinations.stream();
+        for _ in 0..2 * BEHIND {
+            let mut message = event(scheduler);
+            message.to = Destination::Scheduler(scheduler);
+            destinations.deliver(vec![message, event(agent)]);
+        }
+        assert_eq!(*told.lock().unwrap(), [(scheduler, true)]);
+        while messages.receiver.len() > CAUGHT_UP + 1 {
+            messages.recv().await.unwrap();
+        }
+        assert_eq!(told.lock().unwrap().len(), 1);
+        messages.recv().await.unwrap();
+        assert_eq!(
+            *told.lock().unwrap(),
+            [(scheduler, true), (scheduler, false)]
+        );
+    }
+
+    #[tokio::test]
     async fn a_request_is_answered_once() {
-        let destinations = Destinations::new();
+        let destinations = Destinations::new(|_, _| {});
         let (id, answer) = destinations.request();
         let outgoing = Outgoing {
             to: Destination::Reply(id),
@@ -199,7 +299,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_a_leadership_fails_what_waits() {
-        let destinations = Destinations::new();
+        let destinations = Destinations::new(|_, _| {});
         let (_, answer) = destinations.request();
         destinations.close_all();
         assert!(answer.await.is_err());

@@ -2,7 +2,7 @@
 
 use crate::shell::{
     core::ReplicaEvent,
-    destinations::Destinations,
+    destinations::{Destinations, Messages},
     door::{App, Failure},
     intake::{Class, Producer},
     sessions::Sessions,
@@ -27,7 +27,6 @@ use tepui_server::{
     proto::{json, media::ContentType, recordio},
     respond,
 };
-use tokio::sync::mpsc;
 
 /// The header that names a subscription.
 pub(crate) const STREAM_ID: &str = "Mesos-Stream-Id";
@@ -129,7 +128,7 @@ pub(crate) async fn open(
     subscribe: Subscribe,
     principal: Option<Principal>,
     transport: Transport,
-) -> (Subscription, mpsc::Receiver<Message>) {
+) -> (Subscription, Messages) {
     let (connection, messages) = app.destinations.stream();
     let stream_id: Arc<str> = uuid::Uuid::new_v4().to_string().into();
     let subscription = Subscription {

@@ -130,6 +130,10 @@ pub fn input(world: &mut World, text: &str) -> Option<Input> {
         "disconnect" => Input::SchedulerDisconnected {
             connection: world.connection(words.plain(1)),
         },
+        "behind" | "caught-up" => Input::SchedulerPace {
+            connection: world.connection(words.plain(1)),
+            behind: words.plain(0) == "behind",
+        },
         "detach" => Input::AgentDisconnected {
             connection: world.connection(words.plain(1)),
         },
