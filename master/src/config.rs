@@ -193,6 +193,12 @@ impl Settings {
         })
     }
 
+    /// `host:port` at which clients reach this master.
+    pub(crate) fn client_address(&self) -> String {
+        let info = &self.machine.master_info;
+        format!("{}:{}", info.hostname(), info.port)
+    }
+
     /// Fills in who this master is, now that its port is known.
     pub(crate) fn at(&mut self, bound: SocketAddr) {
         let told = self

@@ -27,6 +27,7 @@ use crate::{
         door::App,
         grpc, http,
         intake::{Class, Control, Intake},
+        leadership::Board,
         raft,
         sessions::Sessions,
         view_thread::{ViewHandle, ViewMessage},
@@ -115,10 +116,13 @@ async fn start_with(flags: Flags) -> Result<Handle> {
         pace.interject(connection, Input::SchedulerPace { connection, behind });
     });
     let shared = Arc::new(Shared::default());
+    let board = Board::new();
+    let (to_board, own) = (board.clone(), settings.client_address());
     let (folder, events) = (settings.work_dir.join("replica"), intake.clone());
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("--work_dir: {} cannot be made", folder.display()))?;
-    let opened = tokio::task::spawn_blocking(move || raft::start(folder, events)).await?;
+    let opened =
+        tokio::task::spawn_blocking(move || raft::start(folder, events, to_board, own)).await?;
     let (replica, raft, cluster_id) = opened.with_context(|| {
         format!(
             "the state in {} cannot be used",
@@ -157,6 +161,7 @@ async fn start_with(flags: Flags) -> Result<Handle> {
         destinations,
         view: view.clone(),
         shared,
+        leadership: board.subscribe(),
         sessions: Arc::new(Sessions::new(strangers)),
         files: Files::new(),
         stop: stop.clone(),

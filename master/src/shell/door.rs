@@ -8,6 +8,7 @@ use crate::{
         core::{ReplicaEvent, Shared},
         destinations::{Answer, Destinations},
         intake::{Class, Intake, Producer},
+        leadership::Leadership,
         sessions::Sessions,
         view_thread::ViewHandle,
     },
@@ -22,6 +23,7 @@ use tepui_master_machine::{
     output::Status,
 };
 use tepui_server::{auth::Realm, body::Refusal, files::Files, listener::Stop, respond, version};
+use tokio::sync::watch;
 
 /// Parts of the master that its handlers share.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub(crate) struct App {
     pub(crate) destinations: Arc<Destinations>,
     pub(crate) view: ViewHandle,
     pub(crate) shared: Arc<Shared>,
+    /// Who leads, as this master knows it.
+    pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) files: Files,
     pub(crate) stop: Stop,
@@ -142,10 +146,10 @@ impl App {
 
     /// `host:port` of the master that leads, if any is known.
     pub(crate) fn leader(&self) -> Option<String> {
-        self.shared.is_leading().then(|| {
-            let info = &self.settings.machine.master_info;
-            format!("{}:{}", info.hostname(), info.port)
-        })
+        let known = self.leadership.borrow();
+        // Between its election and its machine's birth it serves nobody.
+        let unborn = known.here && !self.shared.is_leading();
+        known.leader.clone().filter(|_| !unborn)
     }
 
     /// Where to send a request that only a leader can answer; nothing when this is it.

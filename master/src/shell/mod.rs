@@ -9,6 +9,7 @@ pub(crate) mod grpc_scheduler;
 pub(crate) mod http;
 pub(crate) mod http_scheduler;
 pub(crate) mod intake;
+pub(crate) mod leadership;
 pub(crate) mod metrics;
 pub(crate) mod operator;
 pub(crate) mod operator_events;

@@ -6,6 +6,7 @@
 use crate::shell::{
     core::{Replica as CoreReplica, ReplicaEvent},
     intake::{Control, Intake},
+    leadership::Board,
 };
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -81,6 +82,9 @@ struct Receiver {
     committed: CommittedState,
     intake: Arc<Intake<ReplicaEvent>>,
     leading: u64,
+    board: Board,
+    /// Where clients reach this master.
+    client_address: String,
 }
 
 impl Listener for Receiver {
@@ -104,6 +108,11 @@ impl Listener for Receiver {
 
     fn on_leader(&mut self, term: u64) {
         self.leading = term;
+        self.board.update(|it| {
+            it.term = term;
+            it.here = true;
+            it.leader = Some(self.client_address.clone());
+        });
         let state = self.committed.copy();
         self.intake
             .control(Control::Replica(ReplicaEvent::Elected { term, state }));
@@ -111,6 +120,10 @@ impl Listener for Receiver {
 
     fn on_follower(&mut self, _leader: Option<NodeId>) {
         self.leading = 0;
+        self.board.update(|it| {
+            it.here = false;
+            it.leader = None;
+        });
         self.intake.control(Control::Replica(ReplicaEvent::Deposed));
     }
 
@@ -131,6 +144,8 @@ impl Listener for Receiver {
 pub(crate) fn start(
     folder: PathBuf,
     intake: Arc<Intake<ReplicaEvent>>,
+    board: Board,
+    client_address: String,
 ) -> Result<(Replica, RaftHandle, String)> {
     let fresh = || uuid::Uuid::new_v4().to_string();
     let mut options = Options::new(
@@ -151,10 +166,13 @@ pub(crate) fn start(
     tracing::info!(rows = count, applied = store.applied(), "the store is open");
     let cluster_id = store.identity().cluster_id.clone();
     let committed = CommittedState(Arc::new(Mutex::new(state)));
+    board.update(|it| it.masters = vec![client_address.clone()]);
     let receiver = Receiver {
         committed: committed.clone(),
         intake: intake.clone(),
         leading: 0,
+        board,
+        client_address,
     };
     let replica = Replica::start(store, &options, Box::new(receiver))?;
     let handle = RaftHandle {
