@@ -19,9 +19,11 @@
 pub mod agent;
 pub mod attribute;
 pub mod call;
+pub mod digest;
 pub mod event;
 pub mod executor;
 pub mod framework;
+pub mod hash;
 pub mod id;
 pub mod label;
 pub mod offer;

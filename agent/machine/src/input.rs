@@ -12,10 +12,14 @@ pub struct LinkId(pub u64);
 pub enum Input {
     /// Time went on: step with this when [`crate::Machine::next_deadline`] is due.
     Tick,
-    /// A link to a master is open: the machine registers on it.
+    /// A link to a master that leads is open: the machine registers on it. Links to
+    /// followers are the shell's alone.
     LinkUp {
         /// The link.
         link: LinkId,
+        /// The term that the master leads; 0 when it did not say. Two links to the same
+        /// leader are told apart from one to a new leader by it.
+        term: u64,
     },
     /// A link is closed.
     LinkDown {

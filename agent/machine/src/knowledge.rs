@@ -36,6 +36,8 @@ pub struct Knowledge {
     pub(crate) completed: VecDeque<Task>,
     pub(crate) operations: BTreeMap<String, link::PendingOperation>,
     pub(crate) draining: Option<link::Draining>,
+    /// `host:port` of every master.
+    pub(crate) masters: Vec<String>,
 }
 
 /// Completed tasks remembered, over all frameworks (Mesos: 200 per executor).
@@ -130,6 +132,7 @@ impl Knowledge {
                 self.operations.remove(&it.operation_uuid);
             }
             Kind::Draining(it) => self.draining = it.draining.then_some(*it),
+            Kind::Masters(it) => self.masters.clone_from(&it.address),
         }
     }
 
@@ -181,6 +184,10 @@ impl Knowledge {
         }
         records.extend(self.operations.values().cloned().map(Kind::Operation));
         records.extend(self.draining.map(Kind::Draining));
+        if !self.masters.is_empty() {
+            let address = self.masters.clone();
+            records.push(Kind::Masters(link::Masters { address }));
+        }
         let record = |kind| link::Record { kind: Some(kind) };
         records.into_iter().map(record).collect()
     }

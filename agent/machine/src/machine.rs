@@ -118,6 +118,11 @@ impl Machine {
         Ok((machine, out))
     }
 
+    /// The masters of the cluster as its leader named them last, `host:port` each.
+    pub fn masters(&self) -> &[String] {
+        &self.knowledge.masters
+    }
+
     /// Containers that an earlier life may have left: those of tasks that have not ended.
     pub fn expected_containers(&self) -> Vec<String> {
         let live = self.knowledge.tasks.values().filter(|it| !it.is_terminal());
@@ -130,7 +135,7 @@ impl Machine {
         self.wall = wall;
         match input {
             Input::Tick => {}
-            Input::LinkUp { link } => self.link_up(link),
+            Input::LinkUp { link, term } => self.link_up(link, term),
             Input::LinkDown { link } => self.link_down(link),
             Input::Master { link, message } => self.master_message(link, *message),
             Input::Container {

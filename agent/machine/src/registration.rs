@@ -9,6 +9,7 @@ use crate::{
 use core::time::Duration;
 use prost::Message;
 use tepui_model::{
+    digest::{Digest, Head},
     link,
     link::{agent_message, master_message::Kind as From, record::Kind},
     time::Instant,
@@ -18,8 +19,8 @@ use tepui_model::{
 /// How far a link has come.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
-    /// The registration is on its way.
-    registering: bool,
+    /// That its master leads; 0 when it did not say.
+    term: u64,
 }
 
 /// When to register again.
@@ -39,9 +40,16 @@ pub(crate) struct Pings {
 }
 
 impl Machine {
-    pub(crate) fn link_up(&mut self, link: LinkId) {
-        self.links.insert(link, Link::default());
-        if self.recovered {
+    pub(crate) fn link_up(&mut self, link: LinkId, term: u64) {
+        self.links.insert(link, Link { term });
+        // One leader may be reached by several links: by several of its names, or while the
+        // end of an older link is not known yet.
+        let has_it = term != 0 && self.registered.is_some_and(|it| self.term_of(it) == term);
+        if self.recovered && !has_it {
+            if term != 0 {
+                // It is invited: nobody has refused to answer yet.
+                self.registration = Registration::default();
+            }
             self.register(link);
         }
     }
@@ -50,7 +58,20 @@ impl Machine {
         self.links.remove(&link);
         if self.registered == Some(link) {
             self.lose_registration();
+            if let Some(other) = self.best_link() {
+                self.register(other);
+            }
         }
+    }
+
+    fn term_of(&self, link: LinkId) -> u64 {
+        self.links.get(&link).map_or(0, |it| it.term)
+    }
+
+    /// A link to the newest leader.
+    fn best_link(&self) -> Option<LinkId> {
+        let newest = self.links.iter().max_by_key(|(_, it)| it.term);
+        newest.map(|(link, _)| *link)
     }
 
     fn lose_registration(&mut self) {
@@ -62,16 +83,16 @@ impl Machine {
 
     /// The containers of an earlier life are known: now the agent can say what it has.
     pub(crate) fn register_everywhere(&mut self) {
-        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        let newest = self.best_link().map(|it| self.term_of(it));
+        let leaders = self.links.iter().filter(|(_, it)| Some(it.term) == newest);
+        let links: Vec<LinkId> = leaders.map(|(link, _)| *link).collect();
         for link in links {
             self.register(link);
         }
     }
 
     fn register(&mut self, to: LinkId) {
-        if let Some(link) = self.links.get_mut(&to) {
-            link.registering = true;
-        }
+        let first = self.registration.bound.is_zero();
         let factor = self.options.intervals.registration_backoff;
         let longest = self.options.intervals.registration_backoff_max;
         self.registration.bound = match self.registration.bound {
@@ -84,8 +105,54 @@ impl Machine {
             .bound
             .mul_f64(self.draw() as f64 / u64::MAX as f64);
         self.registration.due = Some(self.now + wait.max(factor));
-        let register = self.register_message();
+        let term = self.term_of(to);
+        let known = !self.knowledge.identity.agent_id.is_empty()
+            && !self.knowledge.fence.cluster_id.is_empty();
+        // Once: a master that does not answer to a digest is told everything.
+        if first && known && term != 0 {
+            let attach = self.attach_message(term);
+            self.send(to, agent_message::Kind::Attach(attach));
+        } else {
+            self.register_fully(to);
+        }
+    }
+
+    fn register_fully(&mut self, to: LinkId) {
+        let register = link::Register {
+            term: self.term_of(to),
+            ..self.register_message()
+        };
         self.send(to, agent_message::Kind::Register(register));
+    }
+
+    fn attach_message(&self, term: u64) -> link::Attach {
+        let knowledge = &self.knowledge;
+        let total = self.total();
+        let mut digest = Digest::new(Head {
+            cluster_id: &knowledge.fence.cluster_id,
+            incarnation: knowledge.fence.incarnation,
+            info_payload: &self.options.info.encode_to_vec(),
+            address: &self.options.address,
+            version: &self.options.version,
+            capabilities: &self.options.capabilities,
+            boot_id: &self.options.boot_id,
+            total: &total,
+        });
+        for task in knowledge.tasks.values().filter(|it| !it.progress.silent) {
+            let launched = &task.launched;
+            digest.task(
+                &launched.framework_id,
+                &launched.task_id,
+                &launched.container_id,
+                task.is_terminal(),
+            );
+        }
+        link::Attach {
+            agent_id: knowledge.identity.agent_id.clone(),
+            digest: digest.finish(),
+            commands_done: knowledge.commands_done,
+            term,
+        }
     }
 
     fn register_message(&self) -> link::Register {
@@ -134,6 +201,7 @@ impl Machine {
                 })
                 .collect(),
             principal: String::new(),
+            term: 0,
         }
     }
 
@@ -190,7 +258,7 @@ impl Machine {
         // What only informs needs no fence.
         match kind {
             From::Leader(leader) => {
-                self.process(ProcessCommand::FollowLeader(leader.address));
+                self.leader_is(message.fence, leader);
                 return;
             }
             From::Refused(refused) => {
@@ -205,6 +273,7 @@ impl Machine {
         self.heard_from(from);
         match kind {
             From::Registered(it) => self.registered(from, it),
+            From::RegisterAgain(_) => self.register_fully(from),
             From::Ping(it) => self.ping(from, it.connected),
             From::Command(it) => self.command(from, it),
             From::AcknowledgeUpdate(it) => {
@@ -227,6 +296,24 @@ impl Machine {
             From::SchedulerMessage(_) => {}
             From::Shutdown(it) => self.shut_down(it.message),
             From::Leader(_) | From::Refused(_) => {}
+        }
+    }
+
+    /// A follower names the leader, or a leader the masters, which are kept for the next
+    /// start. A leader of the past may name masters that are none any more.
+    fn leader_is(&mut self, fence: Option<link::Fence>, leader: link::Leader) {
+        if !leader.here {
+            self.process(ProcessCommand::FollowLeader(leader.address));
+            return;
+        }
+        let seen = &self.knowledge.fence;
+        let rank = |it: &link::Fence| (it.incarnation, it.term);
+        let current = fence.is_some_and(|it| {
+            seen.cluster_id.is_empty() || (it.cluster_id == seen.cluster_id && rank(&it) >= rank(seen))
+        });
+        if current && !leader.masters.is_empty() && leader.masters != self.knowledge.masters {
+            let address = leader.masters;
+            self.record(Kind::Masters(link::Masters { address }));
         }
     }
 

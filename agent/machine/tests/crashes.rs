@@ -176,7 +176,10 @@ impl World {
     }
 
     fn link(&mut self) {
-        self.live(Input::LinkUp { link: LinkId(1) });
+        self.live(Input::LinkUp {
+            link: LinkId(1),
+            term: 1,
+        });
         self.master(master_message::Kind::Registered(link::Registered {
             agent_id: "S0".into(),
             ..Default::default()

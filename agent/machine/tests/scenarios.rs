@@ -24,6 +24,8 @@ struct World {
     now: u64,
     boot: String,
     term: u64,
+    /// The link that commands are about.
+    link: LinkId,
     resources: String,
 }
 
@@ -62,6 +64,7 @@ impl World {
             now: 0,
             boot: "boot-1".into(),
             term: 1,
+            link: LinkId(1),
             resources,
         };
         let trace = world.keep(output);
@@ -91,7 +94,7 @@ impl World {
             kind: Some(kind),
         };
         self.step(Input::Master {
-            link: LinkId(1),
+            link: self.link,
             message: Box::new(message),
         })
     }
@@ -166,8 +169,21 @@ impl World {
                 let containers = containers.collect();
                 self.step(Input::Recovered { containers })
             }
-            "up" => self.step(Input::LinkUp { link: LinkId(1) }),
-            "down" => self.step(Input::LinkDown { link: LinkId(1) }),
+            "on" => {
+                self.link = LinkId(number(1));
+                String::new()
+            }
+            "up" => self.step(Input::LinkUp {
+                link: self.link,
+                term: words.get(1).map_or(0, |_| number(1)),
+            }),
+            "down" => self.step(Input::LinkDown { link: self.link }),
+            "again" => self.master(master_message::Kind::RegisterAgain(link::RegisterAgain {})),
+            "leader" => self.master(master_message::Kind::Leader(link::Leader {
+                address: "leader:5050".into(),
+                here: words[1] == "here",
+                masters: words[2..].iter().map(|it| (*it).to_owned()).collect(),
+            })),
             "registered" => {
                 let total = words.get(2).map_or(Vec::new(), |text| {
                     let parsed = tepui_agent_machine::model::Resources::parse(text, "*");
@@ -394,11 +410,12 @@ fn show(output: &Output) -> String {
                 format!("forget framework {}", it.framework_id)
             }
             Some(record::Kind::Draining(it)) => format!("draining {}", it.draining),
+            Some(record::Kind::Masters(it)) => format!("masters {}", it.address.join(" ")),
             other => format!("{other:?}"),
         };
         let _ = writeln!(text, "> disk: {line}");
     }
-    for (_, message) in &output.send {
+    for (to, message) in &output.send {
         let line = match message.kind.as_ref() {
             Some(agent_message::Kind::Register(it)) => {
                 let tasks: Vec<String> = it
@@ -428,9 +445,19 @@ fn show(output: &Output) -> String {
             Some(agent_message::Kind::Pong(it)) => format!("pong connected={}", it.connected),
             Some(agent_message::Kind::FenceRefused(_)) => "fence refused".into(),
             Some(agent_message::Kind::Unregister(_)) => "unregister".into(),
+            Some(agent_message::Kind::Attach(it)) => {
+                let (id, done) = (&it.agent_id, it.commands_done);
+                let (term, digest) = (it.term, it.digest);
+                format!("attach {id:?} done {done} term {term} digest {digest:016x}")
+            }
             other => format!("{other:?}"),
         };
-        let _ = writeln!(text, "> master: {line}");
+        // Most scenarios know of one link.
+        let on = match to.0 {
+            1 => String::new(),
+            link => format!(" {link}"),
+        };
+        let _ = writeln!(text, "> master{on}: {line}");
     }
     for command in &output.containers {
         let line = match command {
@@ -482,4 +509,19 @@ fn scenarios() {
             assert_eq!(text, recorded, "{}", file.display());
         }
     }
+}
+
+/// All agents of a cluster send this frame after a failover.
+#[test]
+fn an_attachment_is_small() {
+    let attach = link::Attach {
+        agent_id: "8d2f4a0e-5c1b-4f0a-9d53-0e2b7c9a1f64-S99999".into(),
+        digest: u64::MAX,
+        commands_done: 16_383,
+        term: 127,
+    };
+    let message = link::AgentMessage {
+        kind: Some(agent_message::Kind::Attach(attach)),
+    };
+    assert!(message.encoded_len() <= 64, "{}", message.encoded_len());
 }

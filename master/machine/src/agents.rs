@@ -182,6 +182,27 @@ impl Agents {
         self.pings.set(agent_id.clone(), now + ping_interval);
     }
 
+    /// An agent that is known and away is attached. No ping is on its way.
+    pub(crate) fn attach(
+        &mut self,
+        agent_id: &AgentId,
+        connection: ConnectionId,
+        now: Instant,
+        ping_interval: Duration,
+    ) {
+        let Some(link) = self.links.get_mut(agent_id) else {
+            return;
+        };
+        debug_assert!(link.connection.is_none());
+        self.recovered -= usize::from(!link.seen);
+        link.connection = Some(connection);
+        link.seen = true;
+        link.unanswered = 0;
+        self.by_connection.insert(connection, agent_id.clone());
+        self.pings.set(agent_id.clone(), now + ping_interval);
+        self.reregistrations.clear(agent_id);
+    }
+
     /// The link broke: pings go on being counted, and the re-registration clock runs.
     pub(crate) fn detach(&mut self, agent_id: &AgentId, away_until: Instant) {
         let Some(link) = self.links.get_mut(agent_id) else {

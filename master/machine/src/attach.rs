@@ -88,12 +88,16 @@ impl Machine {
             self.register(connection, principal, register);
             return;
         }
+        if let FromAgent::Attach(attach) = kind {
+            self.reattach(connection, attach);
+            return;
+        }
         // Before its registration, or after it was taken over or removed: nothing to say.
         let Some(agent_id) = self.agents.of_connection(connection).cloned() else {
             return;
         };
         match kind {
-            FromAgent::Register(_) => {}
+            FromAgent::Register(_) | FromAgent::Attach(_) => {}
             FromAgent::Pong(_) => self.agents.pong(&agent_id),
             FromAgent::TaskUpdate(update) => self.task_update(&agent_id, update),
             FromAgent::CommandsDone(done) => self.confirm_commands(&agent_id, done.up_to),
@@ -116,7 +120,7 @@ impl Machine {
         }
     }
 
-    fn confirm_commands(&mut self, agent_id: &AgentId, up_to: u64) {
+    pub(crate) fn confirm_commands(&mut self, agent_id: &AgentId, up_to: u64) {
         let confirms = self
             .state
             .pending_commands(agent_id)
@@ -141,6 +145,9 @@ impl Machine {
         principal: Option<Principal>,
         register: link::Register,
     ) {
+        if !self.is_invited(register.term) {
+            return;
+        }
         self.counters.add(if register.agent_id.is_empty() {
             Counter::MessagesRegisterSlave
         } else {
@@ -483,7 +490,7 @@ impl Machine {
     }
 
     /// An older link of the same agent, if any, is closed: the newest one speaks.
-    fn take_over_link(&mut self, agent_id: &AgentId) {
+    pub(crate) fn take_over_link(&mut self, agent_id: &AgentId) {
         if let Some(connection) = self.agents.connection(agent_id) {
             self.detach_agent(agent_id);
             self.close(
@@ -591,7 +598,7 @@ impl Machine {
                 task,
             );
         }
-        let launching = self.unconfirmed_launches(agent_id);
+        let launching = self.unconfirmed_launches(agent_id, 0);
         for key in self.task_keys_of_agent(agent_id) {
             match reported.get(&key) {
                 Some(task) => self.task_is_there(agent_id, &key, task, returned),
@@ -610,10 +617,16 @@ impl Machine {
         }
     }
 
-    /// Tasks whose launch the agent has not confirmed: they were just sent again.
-    fn unconfirmed_launches(&self, agent_id: &AgentId) -> BTreeSet<(FrameworkId, TaskId)> {
+    /// Tasks whose launch the agent has not confirmed, and not done by command `done`: they
+    /// are sent again.
+    pub(crate) fn unconfirmed_launches(
+        &self,
+        agent_id: &AgentId,
+        done: u64,
+    ) -> BTreeSet<(FrameworkId, TaskId)> {
         let mut launching = BTreeSet::new();
-        for command in self.state.pending_commands(agent_id) {
+        let pending = self.state.pending_commands(agent_id);
+        for command in pending.filter(|it| it.sequence > done) {
             let tasks: &[log::RunTask] = match &command.kind {
                 Some(log::command::Kind::RunTask(task)) => std::slice::from_ref(task),
                 Some(log::command::Kind::RunTaskGroup(group)) => &group.tasks,

@@ -7,7 +7,7 @@
 //! Tables, one file each, hold what dies with the term: `agents` (links, pings),
 //! `frameworks` (subscriptions, failover clocks), `offers`, `inverse_offers`.
 //! Coordinators are `impl Machine` blocks, one concern a file: `calls` is the door of
-//! scheduler calls, `attach` that of agents, `operator` that of operators; behind them
+//! scheduler calls, `attach` that of agents (`reattach` of those that have not changed), `operator` that of operators; behind them
 //! `subscribe`, `accept`, `launch`, `offer_operations`, `kill`, `reconcile`, `updates`,
 //! `tasks`, `operations`, `unreachable`, `failover`, `drain`, `maintenance`, `settings`, `gc`,
 //! `allocation`, `adopt` (after a panic), and `heartbeat` for what time alone does.
@@ -49,6 +49,7 @@ mod operations;
 mod operator;
 pub mod outbox;
 pub mod output;
+mod reattach;
 mod reconcile;
 mod settings;
 mod statuses;

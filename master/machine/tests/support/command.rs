@@ -126,6 +126,7 @@ pub fn input(world: &mut World, text: &str) -> Option<Input> {
     let words = Words::parse(head);
     Some(match words.plain(0) {
         "agent" => register(world, &words),
+        "reattach" => reattach(world, &words),
         "subscribe" => subscribe(world, &words),
         "disconnect" => Input::SchedulerDisconnected {
             connection: world.connection(words.plain(1)),
@@ -155,6 +156,53 @@ fn agent_message(world: &mut World, name: &str, kind: link::agent_message::Kind)
 }
 
 pub fn register(world: &mut World, words: &Words<'_>) -> Input {
+    let register = registration(words);
+    agent_message(
+        world,
+        words.plain(1),
+        link::agent_message::Kind::Register(register),
+    )
+}
+
+/// The small frame of an agent that would register like this. Containers are those that the
+/// log names.
+fn reattach(world: &mut World, words: &Words<'_>) -> Input {
+    let register = registration(words);
+    let cluster = world.replica.cluster();
+    let mut digest = Digest::new(Head {
+        cluster_id: words.get("cluster").unwrap_or("cluster"),
+        incarnation: words.number("incarnation").unwrap_or(1),
+        info_payload: &register.info_payload,
+        address: &register.address,
+        version: &register.version,
+        capabilities: &register.capabilities,
+        boot_id: &register.boot_id,
+        total: &register.total,
+    });
+    for task in &register.tasks {
+        let id = (
+            task.framework_id.as_str().into(),
+            task.task_id.as_str().into(),
+        );
+        let row = world.replica.task(&id.0, &id.1);
+        let container = row.map_or("c", |row| row.container_id.as_str());
+        let ended = tepui_state::is_terminal(task.state);
+        digest.task(&task.framework_id, &task.task_id, container, ended);
+    }
+    let attach = link::Attach {
+        agent_id: register.agent_id,
+        digest: digest.finish(),
+        commands_done: register.commands_done,
+        term: words.number("term").unwrap_or(cluster.term),
+    };
+    agent_message(
+        world,
+        words.plain(1),
+        link::agent_message::Kind::Attach(attach),
+    )
+}
+
+fn registration(words: &Words<'_>) -> link::Register {
     let resources =
         Resources::parse(words.get("res").unwrap_or("cpus:4;mem:512"), "*").expect("res");
     let info = wire::AgentInfo {
@@ -215,7 +263,7 @@ pub fn register(world: &mut World, words: &Words<'_>) -> Input {
         };
         info.encode_to_vec().into()
     });
-    let register = link::Register {
+    link::Register {
         agent_id: words.get("id").unwrap_or_default().to_owned(),
         info_payload: match words.get("garbage") {
             Some(text) => text.as_bytes().to_vec().into(),
@@ -237,13 +285,9 @@ pub fn register(world: &mut World, words: &Words<'_>) -> Input {
         fence,
         tasks,
         framework_info_payloads: frameworks.collect(),
+        term: words.number("term").unwrap_or_default(),
         ..link::Register::default()
-    };
-    agent_message(
-        world,
-        words.plain(1),
-        link::agent_message::Kind::Register(register),
-    )
+    }
 }
 
 fn from_agent(world: &mut World, words: &Words<'_>) -> Input {

@@ -255,6 +255,7 @@ fn message(message: &Message) -> String {
             Some(ToAgent::KillUnknown(it)) => {
                 format!("KillUnknown {}/{}", it.framework_id, it.task_id)
             }
+            Some(ToAgent::RegisterAgain(_)) => "RegisterAgain".to_owned(),
             None => "nothing".to_owned(),
         },
     }
