@@ -1,6 +1,6 @@
 //! What the flags mean, checked once at the start.
 
-use crate::resources;
+use crate::{resources, shell::detector::Detector};
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
@@ -48,8 +48,8 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     /// Absolute path of the folder for sandboxes and state.
     pub(crate) work_dir: PathBuf,
-    /// `host:port` of each master.
-    pub(crate) masters: Vec<String>,
+    /// Where masters are looked for.
+    pub(crate) masters: Detector,
     /// `Authorization` for the masters.
     pub(crate) authorization: Option<String>,
     /// Who is admitted.
@@ -110,27 +110,6 @@ fn ip(flags: &Flags, name: &str) -> Result<Option<IpAddr>> {
                 .with_context(|| format!("--{name}: {it:?} is no IP address"))
         })
         .transpose()
-}
-
-fn masters(text: &str) -> Result<Vec<String>> {
-    let mut masters = Vec::new();
-    for part in text.split(',').map(str::trim).filter(|it| !it.is_empty()) {
-        ensure!(
-            !part.starts_with("zk://"),
-            "--master: masters agree among themselves, without ZooKeeper: name them, as in \
-             --master=host1:5050,host2:5050"
-        );
-        let valid = part.rsplit_once(':').is_some_and(|(host, port)| {
-            !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok_and(|it| it > 0)
-        });
-        ensure!(valid, "--master: {part:?} is not host:port");
-        masters.push(part.to_owned());
-    }
-    ensure!(
-        !masters.is_empty(),
-        "--master: expected host:port of at least one master"
-    );
-    Ok(masters)
 }
 
 fn wanted(text: Option<&str>) -> Result<Wanted> {
@@ -257,7 +236,7 @@ impl Settings {
             |name: &str, default: u64| flags.duration(name).unwrap_or(Duration::from_secs(default));
         Ok(Settings {
             listen: SocketAddr::new(listen_ip, port(&flags, "port")?.unwrap_or(5051)),
-            masters: masters(flags.required("master")?)?,
+            masters: Detector::parse(flags.required("master")?)?,
             authorization: authorization(&flags)?,
             authority: accounts::authority(&flags, "http_credentials", REALMS)?,
             resources: resources::total(flags.text("resources"), default_role, &work_dir)?,
@@ -310,7 +289,7 @@ impl Settings {
             socket.connect(master)?;
             socket.local_addr()
         };
-        let found = self.masters.iter().find_map(|it| route(it).ok());
+        let found = self.masters.routes().iter().find_map(|it| route(it).ok());
         found.map_or(Ipv4Addr::LOCALHOST.into(), |it| it.ip())
     }
 
@@ -507,7 +486,7 @@ mod tests {
     fn flags_that_cannot_be_used_are_named() {
         for (flag, name) in [
             ("--master=zk://x/y", "ZooKeeper"),
-            ("--master=x", "--master"),
+            ("--master=x/y", "--master"),
             ("--ip=x", "--ip"),
             ("--port=70000", "--port"),
             ("--resources=cpus", "--resources"),

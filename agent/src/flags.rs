@@ -199,7 +199,8 @@ const FLAGS: &[Flag] = &[
         "master",
         Text,
         None,
-        "Masters, host:port, separated by commas; required. One of them leads to the others.",
+        "Masters, host:port (5050 when left out), separated by commas; required. A name stands for \
+         all of its addresses, file://PATH for what the file holds. One master leads to the others.",
     ),
     Flag::new("port", Number, Some("5051"), "Port to listen on."),
     Flag::new("quiet", Bool, Some("false"), "Write no log."),

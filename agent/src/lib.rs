@@ -113,6 +113,7 @@ pub async fn start_with(flags: Flags) -> Result<Option<Handle>> {
         birth.records.clear();
     }
     let expected = machine.expected_containers();
+    let learnt = machine.masters().to_vec();
 
     let files = Files::new();
     let collector = Arc::new(Collector::new(&settings, files.clone()));
@@ -170,7 +171,8 @@ pub async fn start_with(flags: Flags) -> Result<Option<Handle>> {
     }
     let took = u64::try_from(recovery.elapsed().as_micros()).unwrap_or(u64::MAX);
     counters.recovery_us.store(took, Ordering::Relaxed);
-    links.start(&masters);
+    links.learn(&learnt);
+    tasks.push(tokio::spawn(masters.run(links.clone())).abort_handle());
     Ok(Some(Handle {
         address,
         inbox,

@@ -193,10 +193,14 @@ impl Settings {
         })
     }
 
-    /// `host:port` at which clients reach this master.
+    /// Where clients reach this master: `host:port`.
     pub(crate) fn client_address(&self) -> String {
         let info = &self.machine.master_info;
-        format!("{}:{}", info.hostname(), info.port)
+        match info.hostname().contains(':') {
+            // An IPv6 address in place of a name.
+            true => format!("[{}]:{}", info.hostname(), info.port),
+            false => format!("{}:{}", info.hostname(), info.port),
+        }
     }
 
     /// Fills in who this master is, now that its port is known.

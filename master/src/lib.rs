@@ -38,7 +38,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{Arc, Mutex, atomic::AtomicUsize},
     thread::JoinHandle,
     time::Duration,
 };
@@ -136,7 +136,7 @@ async fn start_with(flags: Flags) -> Result<Handle> {
         intake: intake.clone(),
         destinations: destinations.clone(),
         view: view.clone(),
-        replica: raft,
+        replica: raft.clone(),
         shared: shared.clone(),
         panic_folder: settings.work_dir.join("panics"),
     };
@@ -162,6 +162,8 @@ async fn start_with(flags: Flags) -> Result<Handle> {
         view: view.clone(),
         shared,
         leadership: board.subscribe(),
+        replica: raft,
+        stale: Mutex::default(),
         sessions: Arc::new(Sessions::new(strangers)),
         files: Files::new(),
         stop: stop.clone(),
@@ -187,14 +189,10 @@ async fn start_with(flags: Flags) -> Result<Handle> {
 
 /// Waits until this master leads; false when it is stopped before.
 async fn led(app: &App) -> bool {
-    loop {
-        if app.shared.is_leading() {
-            return true;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(50)) => {}
-            () = app.stop.stopped() => return false,
-        }
+    let mut born = app.shared.born();
+    tokio::select! {
+        led = born.wait_for(Option::is_some) => led.is_ok(),
+        () = app.stop.stopped() => false,
     }
 }
 

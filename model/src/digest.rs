@@ -110,9 +110,27 @@ mod tests {
             digest(HEAD, &[one, ("f", "2", "y", true)]),
             digest(HEAD, &[one, ("f", "2", "z", false)]),
             digest(HEAD, &[one, ("f2", "", "y", false)]),
-            digest(Head { incarnation: 2, ..HEAD }, &[one, other]),
-            digest(Head { boot_id: "c", ..HEAD }, &[one, other]),
-            digest(Head { info_payload: b"", ..HEAD }, &[one, other]),
+            digest(
+                Head {
+                    incarnation: 2,
+                    ..HEAD
+                },
+                &[one, other],
+            ),
+            digest(
+                Head {
+                    boot_id: "c",
+                    ..HEAD
+                },
+                &[one, other],
+            ),
+            digest(
+                Head {
+                    info_payload: b"",
+                    ..HEAD
+                },
+                &[one, other],
+            ),
             digest(
                 Head {
                     capabilities: &["A".to_owned()],

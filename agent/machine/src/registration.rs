@@ -42,12 +42,18 @@ pub(crate) struct Pings {
 impl Machine {
     pub(crate) fn link_up(&mut self, link: LinkId, term: u64) {
         self.links.insert(link, Link { term });
-        // One leader may be reached by several links: by several of its names, or while the
-        // end of an older link is not known yet.
-        let has_it = term != 0 && self.registered.is_some_and(|it| self.term_of(it) == term);
-        if self.recovered && !has_it {
+        if let Some(current) = self.registered.filter(|_| term != 0) {
+            // One leader may be reached by several links: by several of its names, or while
+            // the end of an older link is not known yet. An older leader may think that it
+            // still is one.
+            if term <= self.term_of(current) {
+                return;
+            }
+            self.lose_registration();
+        }
+        if self.recovered {
             if term != 0 {
-                // It is invited: nobody has refused to answer yet.
+                // Invited by somebody who has not refused to answer yet.
                 self.registration = Registration::default();
             }
             self.register(link);
@@ -265,6 +271,10 @@ impl Machine {
                 self.refused(from, refused);
                 return;
             }
+            From::RegisterAgain(_) => {
+                self.register_fully(from);
+                return;
+            }
             _ => {}
         }
         if !self.obey_fence(from, message.fence) {
@@ -273,7 +283,6 @@ impl Machine {
         self.heard_from(from);
         match kind {
             From::Registered(it) => self.registered(from, it),
-            From::RegisterAgain(_) => self.register_fully(from),
             From::Ping(it) => self.ping(from, it.connected),
             From::Command(it) => self.command(from, it),
             From::AcknowledgeUpdate(it) => {
@@ -295,7 +304,7 @@ impl Machine {
             // Nobody listens: there are no executors that take messages.
             From::SchedulerMessage(_) => {}
             From::Shutdown(it) => self.shut_down(it.message),
-            From::Leader(_) | From::Refused(_) => {}
+            From::Leader(_) | From::Refused(_) | From::RegisterAgain(_) => {}
         }
     }
 
@@ -309,7 +318,8 @@ impl Machine {
         let seen = &self.knowledge.fence;
         let rank = |it: &link::Fence| (it.incarnation, it.term);
         let current = fence.is_some_and(|it| {
-            seen.cluster_id.is_empty() || (it.cluster_id == seen.cluster_id && rank(&it) >= rank(seen))
+            seen.cluster_id.is_empty()
+                || (it.cluster_id == seen.cluster_id && rank(&it) >= rank(seen))
         });
         if current && !leader.masters.is_empty() && leader.masters != self.knowledge.masters {
             let address = leader.masters;

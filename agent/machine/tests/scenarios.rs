@@ -183,6 +183,7 @@ impl World {
                 address: "leader:5050".into(),
                 here: words[1] == "here",
                 masters: words[2..].iter().map(|it| (*it).to_owned()).collect(),
+                ..Default::default()
             })),
             "registered" => {
                 let total = words.get(2).map_or(Vec::new(), |text| {

@@ -45,6 +45,16 @@ impl AgentLink for Service {
         let link = {
             let mut links = self.links.lock().unwrap();
             let link = links.last_key_value().map_or(1, |(it, _)| it + 1);
+            let invitation = link::Leader {
+                here: true,
+                ..Default::default()
+            };
+            let invitation = MasterMessage {
+                // Whatever term the test goes on with: the agent is to say everything.
+                fence: None,
+                kind: Some(master_message::Kind::Leader(invitation)),
+            };
+            let _ = sender.try_send(Ok(invitation));
             links.insert(link, sender);
             link
         };

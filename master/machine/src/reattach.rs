@@ -25,8 +25,8 @@ impl Machine {
         }
         let agent_id = AgentId::from(attach.agent_id.as_str());
         let bound = self.agents.of_connection(connection);
-        let known = bound.is_none_or(|bound| *bound == agent_id)
-            && self.is_as_logged(&agent_id, &attach);
+        let known =
+            bound.is_none_or(|bound| *bound == agent_id) && self.is_as_logged(&agent_id, &attach);
         if !known {
             self.send_link(connection, ToAgent::RegisterAgain(link::RegisterAgain {}));
             return;
@@ -71,8 +71,7 @@ impl Machine {
         }
         self.counters.add(Counter::SlaveReregistrations);
         let interval = self.config.agent_ping_timeout;
-        self.agents
-            .attach(agent_id, connection, self.now, interval);
+        self.agents.attach(agent_id, connection, self.now, interval);
         if !self.is_deactivated(agent_id) {
             self.allocator.activate_agent(agent_id);
             self.allocation.trigger(self.now);

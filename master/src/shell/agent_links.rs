@@ -1,37 +1,72 @@
-//! `tepui.agent.v1.AgentLink`: one stream per agent, frames in, commands out.
+//! `tepui.agent.v1.AgentLink`: one stream per agent and master, frames in, commands out.
+//!
+//! A link outlives leaderships. While this master follows, its links are idle: all they carry
+//! is who leads, at once when that changes. When it comes to lead, every link gets a session
+//! with the machine and an invitation to attach - so many at a time as come back with an
+//! answer, so that the return of a whole cluster is taken at the pace that the leader bears,
+//! and nobody has to wait for a time-out.
 
 use crate::shell::{
     core::ReplicaEvent,
-    destinations::Destinations,
+    destinations::{Destinations, Messages},
     door::App,
-    grpc::{admit, not_leading},
+    grpc::admit,
     intake::{Class, Producer},
+    leadership::Leadership,
 };
 use futures_util::{Stream, StreamExt};
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 use tepui_master_machine::{
     input::{ConnectionId, Input},
+    model::{Principal, link, link::master_message::Kind},
     output::Message,
 };
 use tepui_server::{
     auth::Realm,
-    proto::tepui::agent::v1::{AgentMessage, MasterMessage, agent_link_server::AgentLink},
+    proto::tepui::agent::v1::{
+        AgentMessage, Leader, MasterMessage, agent_link_server::AgentLink, agent_message,
+    },
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
+    time::{Instant, sleep_until},
 };
 use tonic::{Request, Response, Status, Streaming};
 
+/// Invitations that wait for their answers. With a round trip of 10 ms that is room for
+/// 100,000 agents a second, more than a machine steps through; with fewer the machine would
+/// wait for the network.
+const INVITATIONS: usize = 1024;
+
+/// An invited agent that has not answered for so long gives its place to the next one. It may
+/// still come.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The service.
 #[derive(Debug)]
-pub(crate) struct AgentLinks(pub(crate) Arc<App>);
+pub(crate) struct AgentLinks {
+    app: Arc<App>,
+    invitations: Arc<Semaphore>,
+}
 
-/// One link; its end tells the machine.
+impl AgentLinks {
+    pub(crate) fn new(app: Arc<App>) -> AgentLinks {
+        AgentLinks {
+            app,
+            invitations: Arc::new(Semaphore::new(INVITATIONS)),
+        }
+    }
+}
+
+/// What a link is to the machine of one leadership; its end tells the machine.
 #[derive(Debug)]
-struct Link {
+struct Session {
     connection: ConnectionId,
     producer: Producer<ReplicaEvent>,
     destinations: Arc<Destinations>,
 }
 
-impl Drop for Link {
+impl Drop for Session {
     fn drop(&mut self) {
         self.destinations.forget_stream(self.connection);
         self.producer.send_last(Input::AgentDisconnected {
@@ -48,39 +83,205 @@ impl AgentLink for AgentLinks {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        let app = &self.0;
+        let app = &self.app;
         let principal = admit(app, Realm::Agents, &request)?;
-        not_leading(app)?;
-        let (connection, messages) = app.destinations.stream();
-        let link = Link {
-            connection,
-            producer: app.intake.connect(connection, Class::Agent),
-            destinations: app.destinations.clone(),
+        let (sessions, session) = watch::channel(None);
+        let (alive, gone) = oneshot::channel();
+        let reader = tokio::spawn(read(request.into_inner(), session, principal, alive));
+        let outgoing = Outgoing {
+            app: app.clone(),
+            invitations: self.invitations.clone(),
+            leadership: app.leadership.clone(),
+            born: app.shared.born(),
+            sessions,
+            current: None,
+            place: None,
+            told: None,
+            gone,
+            _reader: Reader(reader),
         };
-        let mut frames = request.into_inner();
-        let incoming = async move {
-            // An error ends the link as its orderly end does.
-            while let Some(Ok(message)) = frames.next().await {
-                let input = Input::AgentMessage {
-                    connection: link.connection,
-                    principal: principal.clone(),
-                    message: Box::new(message),
-                };
-                link.producer.send(input).await;
-            }
-            drop(link);
-        };
-        let reader = tokio::spawn(incoming);
-        let outgoing = futures_util::stream::unfold(
-            (messages, Reader(reader)),
-            |(mut messages, reader)| async move {
-                match messages.recv().await {
-                    Some(Message::ToAgent(message)) => Some((Ok(*message), (messages, reader))),
-                    _ => None,
-                }
-            },
+        let messages = futures_util::stream::unfold(outgoing, |mut outgoing| async move {
+            let message = outgoing.next().await?;
+            Some((Ok(message), outgoing))
+        });
+        Ok(Response::new(Box::pin(messages)))
+    }
+}
+
+/// Hands the agent's frames to the machine, while there is one. Ends with the agent's half of
+/// the stream, and drops `_alive` with that.
+async fn read(
+    mut frames: Streaming<AgentMessage>,
+    mut session: watch::Receiver<Option<Arc<Session>>>,
+    principal: Option<Principal>,
+    _alive: oneshot::Sender<()>,
+) {
+    // An error ends the link as its orderly end does.
+    while let Some(Ok(message)) = frames.next().await {
+        // Who registers without having been invited waits for its turn. Every other frame
+        // without a session belongs to a leadership that is over.
+        let uninvited = matches!(
+            &message.kind,
+            Some(agent_message::Kind::Register(register)) if register.term == 0
         );
-        Ok(Response::new(Box::pin(outgoing)))
+        let current = match uninvited {
+            true => match session.wait_for(Option::is_some).await {
+                Ok(session) => session.clone(),
+                Err(_) => return,
+            },
+            false => session.borrow().clone(),
+        };
+        if let Some(session) = current {
+            let input = Input::AgentMessage {
+                connection: session.connection,
+                principal: principal.clone(),
+                message: Box::new(message),
+            };
+            session.producer.send(input).await;
+        }
+    }
+}
+
+/// The writing half of a link.
+struct Outgoing {
+    app: Arc<App>,
+    invitations: Arc<Semaphore>,
+    leadership: watch::Receiver<Leadership>,
+    born: watch::Receiver<Option<link::Fence>>,
+    /// For the reading half.
+    sessions: watch::Sender<Option<Arc<Session>>>,
+    /// Messages of the machine and the term that it leads.
+    current: Option<(Messages, u64)>,
+    /// Held from the invitation to its answer, and not beyond the moment named.
+    place: Option<(OwnedSemaphorePermit, Instant)>,
+    /// What an idle link was told last.
+    told: Option<Leader>,
+    /// Resolves when the reading half has ended.
+    gone: oneshot::Receiver<()>,
+    _reader: Reader,
+}
+
+/// What happened to a link that has a session.
+enum Event {
+    Message(Option<Message>),
+    /// The invitation was not answered in time.
+    Late,
+    Gone,
+}
+
+impl Outgoing {
+    /// The next message for the agent; `None` at the end of the link.
+    async fn next(&mut self) -> Option<MasterMessage> {
+        loop {
+            let message = match self.current.is_some() {
+                true => self.converse().await?,
+                false => self.idle().await?,
+            };
+            if let Some(message) = message {
+                return Some(message);
+            }
+        }
+    }
+
+    /// With a session: what the machine says. The outer `None` ends the link, the inner one
+    /// stands for nothing to send.
+    async fn converse(&mut self) -> Option<Option<MasterMessage>> {
+        let (messages, term) = self.current.as_mut()?;
+        let late = self.place.as_ref().map(|(_, at)| *at);
+        let event = tokio::select! {
+            biased;
+            message = messages.recv() => Event::Message(message),
+            _ = &mut self.gone => Event::Gone,
+            () = sleep_until(late.unwrap_or_else(Instant::now)), if late.is_some() => Event::Late,
+        };
+        match event {
+            Event::Message(Some(Message::ToAgent(message))) => {
+                if matches!(message.kind, Some(Kind::Registered(_) | Kind::Refused(_))) {
+                    self.place = None;
+                }
+                Some(Some(*message))
+            }
+            // The machine has done with this link, the agent may open another one.
+            Event::Message(Some(_)) | Event::Gone => None,
+            Event::Message(None) => {
+                let over = self.born.borrow().as_ref().map(|it| it.term) != Some(*term);
+                self.current = None;
+                self.place = None;
+                self.told = None;
+                self.sessions.send_replace(None);
+                // Closed by the shell: the leadership is over, or the reader is too slow.
+                over.then_some(None)
+            }
+            Event::Late => {
+                self.place = None;
+                Some(None)
+            }
+        }
+    }
+
+    /// Without a session: tells who leads, or begins a session when this master does.
+    async fn idle(&mut self) -> Option<Option<MasterMessage>> {
+        let fence = self.born.borrow_and_update().clone();
+        if let Some(fence) = fence {
+            return self.invite(fence).await;
+        }
+        let leadership = self.leadership.borrow_and_update().clone();
+        let leader = Leader {
+            address: leadership.elsewhere().unwrap_or_default().to_owned(),
+            here: false,
+            masters: leadership.masters,
+            own: self.app.settings.client_address(),
+        };
+        if self.told.as_ref() != Some(&leader) {
+            self.told = Some(leader.clone());
+            return Some(Some(MasterMessage {
+                fence: None,
+                kind: Some(Kind::Leader(leader)),
+            }));
+        }
+        tokio::select! {
+            changed = self.leadership.changed() => changed.ok()?,
+            changed = self.born.changed() => changed.ok()?,
+            _ = &mut self.gone => return None,
+        }
+        Some(None)
+    }
+
+    /// Waits for a place and begins a session.
+    async fn invite(&mut self, fence: link::Fence) -> Option<Option<MasterMessage>> {
+        let place = tokio::select! {
+            place = self.invitations.clone().acquire_owned() => place.ok()?,
+            changed = self.born.changed() => {
+                changed.ok()?;
+                return Some(None);
+            }
+            _ = &mut self.gone => return None,
+        };
+        let (connection, messages) = self.app.destinations.stream();
+        let session = Session {
+            connection,
+            producer: self.app.intake.connect(connection, Class::Agent),
+            destinations: self.app.destinations.clone(),
+        };
+        // The end of a leadership closes the streams that there are: this one may have come
+        // too late for it.
+        if self.born.borrow().as_ref() != Some(&fence) {
+            return Some(None);
+        }
+        self.current = Some((messages, fence.term));
+        self.place = Some((place, Instant::now() + PATIENCE));
+        self.sessions.send_replace(Some(Arc::new(session)));
+        let own = self.app.settings.client_address();
+        let leader = Leader {
+            address: own.clone(),
+            here: true,
+            masters: self.leadership.borrow().masters.clone(),
+            own,
+        };
+        Some(Some(MasterMessage {
+            fence: Some(fence),
+            kind: Some(Kind::Leader(leader)),
+        }))
     }
 }
 

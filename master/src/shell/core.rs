@@ -36,7 +36,7 @@ use tepui_master_machine::{
     counters::{Counter, Counters},
     input::{ConnectionId, Input},
     model::{
-        log,
+        link, log,
         time::{Instant, WallTime},
         wire,
     },
@@ -45,6 +45,7 @@ use tepui_master_machine::{
 };
 use tepui_server::metrics::Timer;
 use tepui_state::ClusterState;
+use tokio::sync::watch;
 
 /// What the replica tells the machine's thread.
 #[derive(Debug)]
@@ -89,6 +90,8 @@ const HOLD_OFF: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     leading: AtomicBool,
+    /// Signs what the machine that serves says to agents; nothing without one.
+    born: watch::Sender<Option<link::Fence>>,
     status: Mutex<Status>,
     held_off: Mutex<Vec<(Option<String>, SystemInstant)>>,
     timers: Mutex<Timers>,
@@ -117,6 +120,11 @@ pub(crate) struct Status {
 }
 
 impl Shared {
+    /// Changes when a machine begins to serve and when it ends: its fence.
+    pub(crate) fn born(&self) -> watch::Receiver<Option<link::Fence>> {
+        self.born.subscribe()
+    }
+
     /// Whether this master leads and serves.
     pub(crate) fn is_leading(&self) -> bool {
         self.leading.load(Ordering::Acquire)
@@ -397,6 +405,13 @@ impl<R: Replica> Core<R> {
         let mut leadership = self.birth(term, 0, state, Survivors::default(), outbox);
         leadership.survivors = Survivors::default();
         self.parts.shared.leading.store(true, Ordering::Release);
+        let cluster = leadership.machine.state().cluster();
+        let fence = link::Fence {
+            cluster_id: cluster.cluster_id.clone(),
+            incarnation: cluster.incarnation,
+            term,
+        };
+        self.parts.shared.born.send_replace(Some(fence));
         leadership
     }
 
@@ -459,6 +474,8 @@ impl<R: Replica> Core<R> {
             tracing::warn!(term = leadership.term, "this master does not lead any more");
         }
         self.parts.shared.leading.store(false, Ordering::Release);
+        // Before the streams close: who finds its own closed sees why.
+        self.parts.shared.born.send_replace(None);
         self.parts.view.send(ViewMessage::Lost);
         self.parts.destinations.close_all();
     }

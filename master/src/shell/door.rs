@@ -1,5 +1,10 @@
 //! What every handler shares, and the checks that come before any of them: who asks, and
 //! whether this master is the one to answer.
+//!
+//! A master that does not lead sends clients to the one that does (307 with a Location as
+//! Mesos has it, UNAVAILABLE with `tepui-leader` over gRPC), or answers 503 when it knows of
+//! none. A client that would rather wait for the next leader than ask again and again says so
+//! with `tepui-wait`, and one that has found the leader dead with `tepui-not`.
 
 use crate::{
     config::Settings,
@@ -9,6 +14,8 @@ use crate::{
         destinations::{Answer, Destinations},
         intake::{Class, Intake, Producer},
         leadership::Leadership,
+        raft::RaftHandle,
+        reads,
         sessions::Sessions,
         view_thread::ViewHandle,
     },
@@ -16,14 +23,32 @@ use crate::{
 };
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
+    time::{Duration, Instant},
+};
 use tepui_master_machine::{
     input::{Input, OperatorInput, OperatorRequest, RequestId, SchedulerCall, StreamRef},
     model::{Principal, wire},
     output::Status,
 };
-use tepui_server::{auth::Realm, body::Refusal, files::Files, listener::Stop, respond, version};
+use tepui_server::{
+    auth::Realm, body::Refusal, files::Files, listener::Stop, respond, routing, version,
+};
 use tokio::sync::watch;
+
+/// Seconds for which a client would wait for a leader.
+pub(crate) const WAIT: &str = "tepui-wait";
+/// `host:port` of a leader that the client could not reach.
+pub(crate) const NOT: &str = "tepui-not";
+/// Every master, in the answer to a subscription: `host:port`, separated by commas.
+pub(crate) const MASTERS: &str = "tepui-masters";
+/// Nobody waits longer, so that a partitioned master does not collect clients.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Asks for what this master has when it does not lead; also in the answer.
+const STALE: &str = "tepui-stale";
+/// Stale reads within this time share one view.
+const STALE_FOR: Duration = Duration::from_secs(1);
 
 /// Parts of the master that its handlers share.
 #[derive(Debug)]
@@ -33,8 +58,12 @@ pub(crate) struct App {
     pub(crate) destinations: Arc<Destinations>,
     pub(crate) view: ViewHandle,
     pub(crate) shared: Arc<Shared>,
-    /// Who leads, as this master knows it.
+    /// Who leads.
     pub(crate) leadership: watch::Receiver<Leadership>,
+    /// The log, and the state as far as it is committed here.
+    pub(crate) replica: RaftHandle,
+    /// What stale reads were answered from last.
+    pub(crate) stale: Mutex<Option<(Instant, Arc<View>)>>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) files: Files,
     pub(crate) stop: Stop,
@@ -152,18 +181,89 @@ impl App {
         known.leader.clone().filter(|_| !unborn)
     }
 
-    /// Where to send a request that only a leader can answer; nothing when this is it.
-    pub(crate) fn elsewhere(&self, uri: &Uri) -> Result<(), Refusal> {
-        if self.shared.is_leading() {
-            return Ok(());
-        }
-        Err(Box::new(match self.leader() {
-            Some(leader) => {
+    /// Where to send a request that only a leader can answer; nothing when this is it. Waits
+    /// for a leader when the client asks for that.
+    pub(crate) async fn elsewhere(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        match self.place(headers).await {
+            Place::Here => Ok(()),
+            Place::There(leader) => {
                 let path = uri.path_and_query().map_or("/", |it| it.as_str());
-                respond::redirect(&format!("//{leader}{path}"))
+                Err(Box::new(respond::redirect(&format!("//{leader}{path}"))))
             }
-            None => no_leader(),
-        }))
+            Place::Nowhere => Err(Box::new(no_leader())),
+        }
+    }
+
+    /// Who answers a request that only a leader can answer.
+    pub(crate) async fn place(&self, headers: &HeaderMap) -> Place {
+        let place = self.place_now(headers);
+        let wait = headers
+            .get(WAIT)
+            .and_then(|it| it.to_str().ok()?.parse().ok())
+            .and_then(|it| Duration::try_from_secs_f64(it).ok());
+        let (Place::Nowhere, Some(wait)) = (&place, wait) else {
+            return place;
+        };
+        let (mut leadership, mut born) = (self.leadership.clone(), self.shared.born());
+        let found = async {
+            loop {
+                let place = self.place_now(headers);
+                if !matches!(place, Place::Nowhere) {
+                    return place;
+                }
+                let alive = tokio::select! {
+                    changed = leadership.changed() => changed.is_ok(),
+                    changed = born.changed() => changed.is_ok(),
+                    () = self.stop.stopped() => false,
+                };
+                if !alive {
+                    return Place::Nowhere;
+                }
+            }
+        };
+        let found = tokio::time::timeout(wait.min(LONGEST_WAIT), found).await;
+        found.unwrap_or(Place::Nowhere)
+    }
+
+    fn place_now(&self, headers: &HeaderMap) -> Place {
+        if self.shared.is_leading() {
+            return Place::Here;
+        }
+        let leadership = self.leadership.borrow();
+        let dead = headers.get(NOT).map(|it| it.as_bytes());
+        match leadership.elsewhere() {
+            Some(leader) if dead != Some(leader.as_bytes()) => Place::There(leader.to_owned()),
+            _ => Place::Nowhere,
+        }
+    }
+
+    /// Every master that is known, as a header tells clients.
+    pub(crate) fn masters(&self) -> Option<HeaderValue> {
+        let masters = self.leadership.borrow().masters.join(",");
+        HeaderValue::from_str(&masters).ok()
+    }
+
+    /// What a read at this master sees, whoever leads, when the client asks for that with
+    /// `stale=true` in the query or a header `tepui-stale: true`: committed a moment ago, and
+    /// without what is volatile (offers, connections).
+    pub(crate) async fn stale(&self, uri: &Uri, headers: &HeaderMap) -> Option<Arc<View>> {
+        let wanted = headers.get(STALE).is_some_and(|it| it == "true")
+            || routing::parameter(uri.query(), "stale").is_some_and(|it| it == "true");
+        if !wanted || self.shared.is_leading() {
+            return None;
+        }
+        let fresh = |cached: &Option<(Instant, Arc<View>)>| {
+            let (made, view) = cached.as_ref()?;
+            (made.elapsed() < STALE_FOR).then(|| view.clone())
+        };
+        if let Some(view) = fresh(&self.stale.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Some(view);
+        }
+        let replica = self.replica.clone();
+        let view = reads::disk(move || Arc::new(View::stale(*replica.committed()))).await;
+        let mut cached = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
+        *cached = Some((Instant::now(), view.clone()));
+        Some(view)
     }
 
     /// A snapshot for a read.
@@ -250,6 +350,24 @@ impl App {
             false => of_term,
         }
     }
+}
+
+/// Who answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// This master.
+    Here,
+    /// The master at `host:port`.
+    There(String),
+    /// Nobody at the moment.
+    Nowhere,
+}
+
+/// Marks an answer that may be of the past.
+pub(crate) fn mark_stale(mut response: Response) -> Response {
+    let yes = HeaderValue::from_static("true");
+    response.headers_mut().insert(STALE, yes);
+    response
 }
 
 /// 503 while nobody leads.

@@ -2,7 +2,7 @@
 
 use crate::shell::{
     agent_links::AgentLinks,
-    door::{App, Failure},
+    door::{App, Failure, Place},
     grpc_scheduler::Schedulers,
     operator, operator_stream,
 };
@@ -52,7 +52,7 @@ pub(crate) fn router(app: &Arc<App>) -> anyhow::Result<Router> {
                 .max_encoding_message_size(usize::MAX),
         )
         .add_service(
-            AgentLinkServer::new(AgentLinks(app.clone()))
+            AgentLinkServer::new(AgentLinks::new(app.clone()))
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(usize::MAX),
         )
@@ -80,12 +80,15 @@ pub(crate) fn admit<T>(
 }
 
 /// UNAVAILABLE, with the leader's address if it is known, from one that does not lead.
-pub(crate) fn not_leading(app: &App) -> Result<(), Status> {
-    if app.shared.is_leading() {
-        return Ok(());
-    }
-    let mut status = Status::unavailable("this master does not lead");
-    if let Some(leader) = app.leader().and_then(|it| it.parse().ok()) {
+pub(crate) async fn not_leading<T>(app: &App, request: &Request<T>) -> Result<(), Status> {
+    let headers = request.metadata().clone().into_headers();
+    let leader = match app.place(&headers).await {
+        Place::Here => return Ok(()),
+        Place::There(leader) => leader,
+        Place::Nowhere => return Err(Status::unavailable("no master leads at the moment")),
+    };
+    let mut status = Status::unavailable(format!("this master does not lead, {leader} does"));
+    if let Ok(leader) = leader.parse() {
         status.metadata_mut().insert(LEADER, leader);
     }
     Err(status)
@@ -129,7 +132,7 @@ impl Operator for Operators {
         request: Request<wire::master::Call>,
     ) -> Result<Response<wire::master::Response>, Status> {
         let principal = admit(&self.0, Realm::ReadWrite, &request)?;
-        not_leading(&self.0)?;
+        not_leading(&self.0, &request).await?;
         let call = request.into_inner();
         let kind = operator::check(&call).map_err(refuse)?;
         if kind == wire::master::call::Type::Subscribe {
@@ -151,7 +154,7 @@ impl Operator for Operators {
         request: Request<wire::master::Call>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         admit(&self.0, Realm::ReadWrite, &request)?;
-        not_leading(&self.0)?;
+        not_leading(&self.0, &request).await?;
         let kind = operator::check(request.get_ref()).map_err(refuse)?;
         if kind != wire::master::call::Type::Subscribe {
             return Err(Status::invalid_argument(

@@ -6,7 +6,7 @@
 
 use crate::shell::{
     agent_links::Reader,
-    door::App,
+    door::{App, MASTERS},
     grpc::{EventStream, MAX_MESSAGE, admit, closed, not_leading, refuse},
     http_scheduler::{self, Subscription},
 };
@@ -99,7 +99,7 @@ impl Schedulers {
     ) -> Result<Response<Events>, Status> {
         let Schedulers(app) = self;
         let principal = admit(&app, Realm::Frameworks, &request)?;
-        not_leading(&app)?;
+        not_leading(&app, &request).await?;
         let mut calls = request.into_inner();
         let expected = || Status::invalid_argument("expecting SUBSCRIBE as the first call");
         let first = calls.next().await.ok_or_else(expected)??;
@@ -157,13 +157,16 @@ impl Schedulers {
         if let Ok(stream_id) = stream_id.parse() {
             response.metadata_mut().insert(STREAM_ID, stream_id);
         }
+        if let Some(masters) = app.masters().and_then(|it| it.to_str().ok()?.parse().ok()) {
+            response.metadata_mut().insert(MASTERS, masters);
+        }
         Ok(response)
     }
 
     async fn call(self, request: Request<RawCall>) -> Result<Response<CallResponse>, Status> {
         let Schedulers(app) = self;
         let principal = admit(&app, Realm::Frameworks, &request)?;
-        not_leading(&app)?;
+        not_leading(&app, &request).await?;
         let stream_id = request.metadata().get(STREAM_ID);
         let stream_id = stream_id.and_then(|it| it.to_str().ok()).map(Arc::from);
         let stream = StreamRef::Header(stream_id);

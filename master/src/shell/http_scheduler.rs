@@ -3,7 +3,7 @@
 use crate::shell::{
     core::ReplicaEvent,
     destinations::{Destinations, Messages},
-    door::{App, Failure},
+    door::{App, Failure, MASTERS},
     intake::{Class, Producer},
     sessions::Sessions,
 };
@@ -41,7 +41,7 @@ pub(crate) async fn call(app: &Arc<App>, parts: &Parts, content: Body) -> Respon
 
 async fn try_call(app: &Arc<App>, parts: &Parts, content: Body) -> Result<Response, body::Refusal> {
     let principal = app.admit(Realm::Frameworks, &parts.headers)?;
-    app.elsewhere(&parts.uri)?;
+    app.elsewhere(&parts.uri, &parts.headers).await?;
     let decoded =
         body::call::<wire::scheduler::Call>(&parts.method, &parts.headers, content).await?;
     let refuse = |failure: Failure| Box::new(failure.response());
@@ -195,6 +195,9 @@ async fn subscribed(
     );
     if let Ok(stream_id) = HeaderValue::from_str(&stream_id) {
         headers.insert(STREAM_ID, stream_id);
+    }
+    if let Some(masters) = app.masters() {
+        headers.insert(MASTERS, masters);
     }
     Ok(response)
 }

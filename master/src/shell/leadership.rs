@@ -19,6 +19,13 @@ pub(crate) struct Leadership {
     pub(crate) masters: Vec<String>,
 }
 
+impl Leadership {
+    /// The leader, when it is another master.
+    pub(crate) fn elsewhere(&self) -> Option<&str> {
+        self.leader.as_deref().filter(|_| !self.here)
+    }
+}
+
 /// Where it is written.
 #[derive(Debug, Clone)]
 pub(crate) struct Board(Arc<watch::Sender<Leadership>>);

@@ -44,7 +44,7 @@ pub(crate) async fn http(app: &Arc<App>, parts: &Parts, content: Body) -> Respon
 
 async fn try_http(app: &Arc<App>, parts: &Parts, content: Body) -> Result<Response, body::Refusal> {
     let principal = app.admit(Realm::ReadWrite, &parts.headers)?;
-    app.elsewhere(&parts.uri)?;
+    app.elsewhere(&parts.uri, &parts.headers).await?;
     let decoded = body::call::<Call>(&parts.method, &parts.headers, content).await?;
     let refuse = |failure: Failure| Box::new(failure.response());
     let kind = check(&decoded.message).map_err(refuse)?;

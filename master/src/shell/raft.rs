@@ -44,6 +44,13 @@ pub(crate) struct RaftHandle {
     intake: Arc<Intake<ReplicaEvent>>,
 }
 
+impl RaftHandle {
+    /// The state as this master has it, leader or not.
+    pub(crate) fn committed(&self) -> Box<ClusterState> {
+        self.committed.copy()
+    }
+}
+
 impl CoreReplica for RaftHandle {
     fn propose(&self, term: u64, sequence: u64, entry: Bytes) {
         match self.handle.propose(term, entry) {

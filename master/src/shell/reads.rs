@@ -3,7 +3,7 @@
 use crate::{
     endpoints::{agents, frameworks, json::Writer, maintenance, roles, state, tasks},
     shell::{
-        door::{App, Failure, no_leader},
+        door::{App, Failure, mark_stale, no_leader},
         metrics,
     },
     view::View,
@@ -95,17 +95,23 @@ async fn try_answer(
         let answer = disk(move || files.answer(&action, &method, query.as_deref(), &shape)).await;
         return Ok(answer);
     }
-    app.elsewhere(&parts.uri)?;
+    let stale = app.stale(&parts.uri, &parts.headers).await;
+    if stale.is_none() {
+        app.elsewhere(&parts.uri, &parts.headers).await?;
+    }
     if route == "maintenance/status" && parts.method != Method::GET && parts.method != Method::HEAD
     {
         return Ok(respond::method_not_allowed("GET", &parts.method));
     }
     let work = of_view(app, route, query).map_err(|failure| Box::new(failure.response()))?;
+    // The JSON of a large cluster takes a while to write, and to compress.
+    if let Some(view) = stale {
+        return Ok(mark_stale(disk(move || shape.json(work(&view))).await));
+    }
     let view = app
         .snapshot()
         .await
         .map_err(|failure| Box::new(failure.response()))?;
-    // The JSON of a large cluster takes a while to write, and to compress.
     Ok(disk(move || shape.json(work(&view))).await)
 }
 

@@ -39,7 +39,7 @@ async fn post(
     content: Body,
 ) -> Result<StatusCode, Refusal> {
     let principal = app.admit(Realm::ReadWrite, &parts.headers)?;
-    app.elsewhere(&parts.uri)?;
+    app.elsewhere(&parts.uri, &parts.headers).await?;
     if parts.method != Method::POST {
         return Err(Box::new(respond::method_not_allowed("POST", &parts.method)));
     }
@@ -84,7 +84,7 @@ async fn try_either(
     content: Body,
 ) -> Result<Response, Refusal> {
     let principal = app.admit(Realm::ReadWrite, &parts.headers)?;
-    app.elsewhere(&parts.uri)?;
+    app.elsewhere(&parts.uri, &parts.headers).await?;
     let (allowed, writes): (&'static str, &[Method]) = match route {
         "weights" => ("GET, PUT", &[Method::PUT]),
         "quota" => ("GET, POST, DELETE", &[Method::POST, Method::DELETE]),

@@ -72,6 +72,35 @@ impl View {
         }
     }
 
+    /// The view of a master that does not lead: who is connected, as far as the log tells.
+    pub(crate) fn stale(state: ClusterState) -> View {
+        let mut view = View::birth(state);
+        let agents = view.admitted_agents();
+        let connected = agents.filter(|(_, row)| row.disconnected_at_ns.is_none());
+        view.agents = connected
+            .map(|(id, row)| {
+                let active = !row.deactivated && row.drain.is_none();
+                let link = AgentLink {
+                    connected: true,
+                    active,
+                };
+                (id.clone(), link)
+            })
+            .collect();
+        let frameworks = view.state.frameworks();
+        view.frameworks = frameworks
+            .map(|(id, row)| {
+                let connected = row.disconnected_at_ns.is_none();
+                let link = FrameworkLink {
+                    connected,
+                    active: connected,
+                };
+                (id.clone(), link)
+            })
+            .collect();
+        view
+    }
+
     /// The committed rows.
     pub(crate) fn state(&self) -> &ClusterState {
         &self.state

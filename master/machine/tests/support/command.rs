@@ -17,6 +17,7 @@ use tepui_master_machine::input::{
     Input, OperatorInput, OperatorRequest, SchedulerCall, StreamRef, SubscribeInput, Transport,
 };
 use tepui_model::call::Call;
+use tepui_model::digest::{Digest, Head};
 use tepui_model::id::Principal;
 use tepui_model::link;
 use tepui_model::resources::{DiskInfo, Persistence, Reservation, Resource, Resources, Scalar};
