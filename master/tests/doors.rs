@@ -208,16 +208,22 @@ impl Agent {
             .unwrap()
             .into_inner();
         let mut agent = Agent { frames, orders };
-        let first = timeout(PATIENCE, agent.orders.message())
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
+        let invitation = agent.next().await;
         assert!(
-            matches!(first.kind, Some(master_message::Kind::Registered(_))),
+            matches!(&invitation, master_message::Kind::Leader(it) if it.here),
+            "{invitation:?}"
+        );
+        let first = agent.next().await;
+        assert!(
+            matches!(first, master_message::Kind::Registered(_)),
             "{first:?}"
         );
         agent
+    }
+
+    async fn next(&mut self) -> master_message::Kind {
+        let message = timeout(PATIENCE, self.orders.message()).await;
+        message.unwrap().unwrap().unwrap().kind.unwrap()
     }
 }
 

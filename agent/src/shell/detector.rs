@@ -28,7 +28,8 @@ impl Place {
     fn parse(text: &str) -> Result<Place> {
         let (host, port) = match text.strip_prefix('[').and_then(|it| it.split_once(']')) {
             Some((host, "")) => (host, None),
-            Some((host, rest)) => (host, rest.strip_prefix(':').or(Some(rest))),
+            // Without the colon it is no port.
+            Some((host, rest)) => (host, rest.strip_prefix(':').or(Some(""))),
             None => match text.rsplit_once(':') {
                 // More than one colon without brackets: an address without a port.
                 Some((host, _)) if host.contains(':') => (text, None),
