@@ -515,3 +515,66 @@ async fn an_end_during_a_broken_connection_is_found() {
     let log = Command::new("docker").args(["logs", &name]).output();
     assert_eq!(log.map(|it| it.stdout.len()).ok(), Some(wanted.len()));
 }
+
+/// Passes connections on to the engine; those that come while it is frozen are carried out when
+/// it thaws, when nobody waits for the answer any more.
+async fn freezer(socket: &std::path::Path) -> tokio::sync::watch::Sender<bool> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::UnixListener::bind(socket).expect("bind");
+    let (switch, frozen) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut frozen = frozen.clone();
+            tokio::spawn(async move {
+                let engine = DockerConfig::default().socket;
+                let Ok(mut engine) = tokio::net::UnixStream::connect(engine).await else {
+                    return;
+                };
+                if !*frozen.borrow() {
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut engine).await;
+                    return;
+                }
+                // All that the client said until it gave up.
+                let mut request = Vec::new();
+                let _ = client.read_to_end(&mut request).await;
+                // Carried out before the creation, it would find nothing.
+                if request.starts_with(b"DELETE") {
+                    return;
+                }
+                let _ = frozen.wait_for(|it| !it).await;
+                let _ = engine.write_all(&request).await;
+                let _ = engine.read(&mut [0; 1024]).await;
+            });
+        }
+    });
+    switch
+}
+
+#[tokio::test]
+async fn a_container_made_by_an_engine_that_thaws_is_removed() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let socket = folder.path().join("docker.sock");
+    let switch = freezer(&socket).await;
+    let mut world = World::with(|it| {
+        it.docker = Some(DockerConfig {
+            socket: socket.clone(),
+            call_timeout: Duration::from_secs(1),
+            ..DockerConfig::default()
+        });
+    })
+    .await;
+    let spec = world.spec(Kind::Docker, "thawed", "true");
+    let is_there = || {
+        let output = Command::new("docker")
+            .args(["inspect", "-f", "{{.State.Status}}", &spec.docker_name()])
+            .output();
+        output.is_ok_and(|it| it.status.success())
+    };
+    switch.send_replace(true);
+    let (_, message) = failure(&mut world, &spec).await;
+    assert!(message.contains("did not answer"), "{message}");
+    assert!(!is_there());
+    switch.send_replace(false);
+    eventually("it is made", is_there).await;
+    eventually("it is removed", || !is_there()).await;
+}
