@@ -1,19 +1,23 @@
 //! Reads of a master's and an agent's HTTP endpoints.
 
 use crate::Context;
-use anyhow::{Context as _, Result, bail};
-use reqwest::{Client, StatusCode};
+use anyhow::{Context as _, Result, anyhow, bail};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
 use std::time::Duration;
 
 /// How long an endpoint may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Asks a master that knows of no leader to wait for one, so many seconds.
+const WAIT: &str = "tepui-wait";
+const ELECTION: &str = "5";
+
 /// A client of the cluster's HTTP endpoints; follows a follower's redirect to the leader.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     client: Client,
-    master: String,
+    masters: Vec<String>,
 }
 
 impl Api {
@@ -26,16 +30,42 @@ impl Api {
             .build()?;
         Ok(Self {
             client,
-            master: context.master.clone(),
+            masters: context.masters(),
         })
     }
 
     /// GET of a master's endpoint.
     pub(crate) async fn master(&self, path: &str, query: &[(&str, &str)]) -> Result<Value> {
-        self.get(&self.master, path, query).await.with_context(|| {
+        let answer = self
+            .ask_masters(|master| Ok(self.client.get(url(master, path, query)?)))
+            .await;
+        json(answer?, path).await
+    }
+
+    /// Asks the masters one after the other until one answers, itself or by sending us to the
+    /// leader. During an election they wait for its end with us.
+    async fn ask_masters(
+        &self,
+        request: impl Fn(&str) -> Result<RequestBuilder>,
+    ) -> Result<Response> {
+        let mut problem = anyhow!("--master names no master");
+        for master in &self.masters {
+            let request = request(master)?.header(WAIT, ELECTION);
+            problem = match request.send().await {
+                Ok(answer) if answer.status() != StatusCode::SERVICE_UNAVAILABLE => {
+                    return Ok(answer);
+                }
+                Ok(answer) => {
+                    let text = answer.text().await.unwrap_or_default();
+                    anyhow!("{master}: {}", text.trim())
+                }
+                Err(error) => error.into(),
+            };
+        }
+        let masters = self.masters.join(", ");
+        Err(problem).with_context(|| {
             format!(
-                "master {} cannot be asked; is it running? (`tepui local` starts one, --master or TEPUI_MASTER names another)",
-                self.master
+                "master {masters} cannot be asked; is it running? (`tepui local` starts one, --master or TEPUI_MASTER names another)"
             )
         })
     }
@@ -53,31 +83,19 @@ impl Api {
     }
 
     async fn get(&self, address: &str, path: &str, query: &[(&str, &str)]) -> Result<Value> {
-        let mut url = reqwest::Url::parse(&format!("http://{address}{path}"))
-            .with_context(|| format!("{address:?} is not of the form host:port"))?;
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
-        }
-        let response = self.client.get(url).send().await?;
-        let status = response.status();
-        let body = response.bytes().await?;
-        if status != StatusCode::OK {
-            let text = String::from_utf8_lossy(&body);
-            bail!("{path} answered {status}: {}", text.trim());
-        }
-        serde_json::from_slice(&body).with_context(|| format!("{path} did not answer JSON"))
+        let request = self.client.get(url(address, path, query)?);
+        json(request.send().await?, path).await
     }
 
     /// POST of a JSON body to a master; the answer's text on success.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<String> {
-        let response = self
-            .client
-            .post(format!("http://{}{path}", self.master))
-            .header("content-type", "application/json")
-            .body(body.to_string())
-            .send()
-            .await
-            .with_context(|| format!("master {} cannot be asked", self.master))?;
+        let request = |master: &str| {
+            let request = self.client.post(url(master, path, &[])?);
+            Ok(request
+                .header("content-type", "application/json")
+                .body(body.to_string()))
+        };
+        let response = self.ask_masters(request).await?;
         let status = response.status();
         let text = response.text().await?;
         if !status.is_success() {
@@ -134,6 +152,25 @@ impl Api {
             .map(|(_, address)| address.to_owned())
             .with_context(|| format!("agent {agent_id} has no address"))
     }
+}
+
+fn url(address: &str, path: &str, query: &[(&str, &str)]) -> Result<Url> {
+    let mut url = Url::parse(&format!("http://{address}{path}"))
+        .with_context(|| format!("{address:?} is not of the form host:port"))?;
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    Ok(url)
+}
+
+async fn json(response: Response, path: &str) -> Result<Value> {
+    let status = response.status();
+    let body = response.bytes().await?;
+    if status != StatusCode::OK {
+        let text = String::from_utf8_lossy(&body);
+        bail!("{path} answered {status}: {}", text.trim());
+    }
+    serde_json::from_slice(&body).with_context(|| format!("{path} did not answer JSON"))
 }
 
 /// The array under `key`.

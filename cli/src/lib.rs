@@ -24,13 +24,14 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "tepui", version, about, max_term_width = 100)]
 struct Arguments {
-    /// Master to talk to; any master of the cluster will do
+    /// Masters to talk to, separated by commas; any one of the cluster will do, more keep the
+    /// command going when one is down
     #[arg(
         long,
         global = true,
         env = "TEPUI_MASTER",
         default_value = "127.0.0.1:5050",
-        value_name = "HOST:PORT"
+        value_name = "HOST:PORT,..."
     )]
     master: String,
     /// Print JSON instead of a table
@@ -63,6 +64,17 @@ enum Command {
 struct Context {
     master: String,
     json: bool,
+}
+
+impl Context {
+    /// The masters to talk to, `host:port` each.
+    fn masters(&self) -> Vec<String> {
+        let parts = self.master.split(',').map(str::trim);
+        parts
+            .filter(|it| !it.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
 }
 
 /// Parses the command line, runs the command, prints its error.

@@ -11,7 +11,7 @@ use crate::{
     call,
     error::{Error, Result},
     event::{Event, Incoming},
-    leader::Masters,
+    leader::{self, Masters},
     transport::{self, OpenError, OutgoingCall, Subscription, Transport},
 };
 use std::{collections::VecDeque, time::Duration};
@@ -113,6 +113,9 @@ impl Session {
         })
     }
 }
+
+/// A subscription that ends sooner was none.
+const QUICK: Duration = Duration::from_secs(1);
 
 /// Events that may wait for the framework. Behind it the session stops reading the
 /// socket, and a framework that never reads is disconnected by the master.
@@ -266,42 +269,70 @@ impl Task {
                 return;
             }
             let master = self.masters.current().to_owned();
-            match transport::open(self.options.transport, &master, self.subscribe()).await {
-                Ok(subscription) => match self.serve(subscription, &mut backoff).await {
-                    End::Reconnect(cause) => {
-                        tracing::info!(master, cause, "the subscription ended, reconnecting");
-                        let event = Event::Disconnected { cause };
-                        if self.deliver(event).await.is_err() {
+            let dead = self.masters.dead().map(str::to_owned);
+            let asked = Instant::now();
+            let subscribe = self.subscribe();
+            let opened = transport::open(self.options.transport, &master, dead, subscribe);
+            let opened = tokio::select! {
+                opened = opened => opened,
+                () = self.events.closed() => return,
+            };
+            let dead = match opened {
+                Ok(subscription) => {
+                    self.masters.learn(&subscription.masters);
+                    match self.serve(subscription, &mut backoff).await {
+                        End::Reconnect(cause) => {
+                            tracing::info!(master, cause, "the subscription ended, reconnecting");
+                            let event = Event::Disconnected { cause };
+                            if self.deliver(event).await.is_err() {
+                                return;
+                            }
+                        }
+                        End::Over(error) => {
+                            if let Some(error) = error {
+                                let _ = self.events.send(Err(error)).await;
+                            }
                             return;
                         }
                     }
-                    End::Over(error) => {
-                        if let Some(error) = error {
-                            let _ = self.events.send(Err(error)).await;
-                        }
-                        return;
+                    // The others wait for the next leader with us.
+                    self.masters.next(true);
+                    if asked.elapsed() >= QUICK {
+                        continue;
                     }
-                },
+                    // Subscriptions that end again and again are not worth a hurry.
+                    self.pause(&mut backoff).await;
+                    continue;
+                }
                 Err(OpenError::NotLeader(Some(leader))) if self.masters.follow(&leader) => {
                     continue;
                 }
                 Err(OpenError::NotLeader(_)) => {
                     tracing::debug!(master, "no leader is known there");
+                    false
                 }
                 Err(OpenError::Unavailable(cause)) => {
                     tracing::debug!(master, cause, "cannot subscribe");
+                    true
                 }
                 Err(OpenError::Refused(error)) => {
                     let _ = self.events.send(Err(error)).await;
                     return;
                 }
+            };
+            self.masters.next(dead);
+            if asked.elapsed() >= leader::WAIT {
+                // It has waited with us.
+                continue;
             }
-            self.masters.next();
-            let wait = backoff.next(rand::random());
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.events.closed() => return,
-            }
+            self.pause(&mut backoff).await;
+        }
+    }
+
+    async fn pause(&self, backoff: &mut Backoff) {
+        tokio::select! {
+            () = tokio::time::sleep(backoff.next(rand::random())) => {}
+            () = self.events.closed() => {}
         }
     }
 

@@ -76,7 +76,7 @@ pub(crate) async fn run(context: &Context, image: Option<&str>) -> Result<ExitCo
         }
     );
     let mut shards = shards();
-    let options = Options::new([context.master.as_str()], task::framework("", "demo"));
+    let options = Options::new(context.masters(), task::framework("", "demo"));
     let Session { driver, mut events } = Session::start(options)?;
     let progress = ProgressBar::new(SHARDS.into());
     progress.set_style(ProgressStyle::with_template(

@@ -61,7 +61,7 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
         r#type: Some(v1::framework_info::capability::Type::MultiRole as i32),
     }];
     let session = Session::start(tepui_scheduler_api::Options::new(
-        [context.master.as_str()],
+        context.masters(),
         framework,
     ))?;
     let mut running = Running {

@@ -1,12 +1,14 @@
 //! gRPC: calls and events share one bidirectional stream.
 
-use super::{CALLS_IN_FLIGHT, EVENTS_IN_FLIGHT, OpenError, OutgoingCall, Subscription};
-use crate::error::Error;
+use super::{
+    CALLS_IN_FLIGHT, EVENTS_IN_FLIGHT, MASTERS, NOT, OpenError, OutgoingCall, Subscription, WAIT,
+};
+use crate::{error::Error, leader};
 use std::time::Duration;
 use tepui_proto::{mesos::v1::scheduler, tepui::scheduler::v1::scheduler_client::SchedulerClient};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
-use tonic::{Code, Status, transport::Endpoint};
+use tonic::{Code, Request, Status, transport::Endpoint};
 
 /// Metadata in which a follower names the leader.
 const LEADER: &str = "tepui-leader";
@@ -15,14 +17,23 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// The largest event taken, as over HTTP.
 const MAX_MESSAGE: usize = 256 << 20;
 
+/// A master that is frozen takes bytes and answers nothing: pings find out, long before
+/// heartbeats are missed, so that the framework is there when the next one leads.
+const PING: Duration = Duration::from_secs(2);
+const PING_PATIENCE: Duration = Duration::from_secs(3);
+
 pub(crate) async fn open(
     master: &str,
+    dead: Option<String>,
     subscribe: scheduler::Call,
 ) -> Result<Subscription, OpenError> {
     let endpoint = Endpoint::from_shared(format!("http://{master}"))
         .map_err(|error| OpenError::Refused(Error::InvalidMaster(error.to_string())))?
         .connect_timeout(PATIENCE)
         .tcp_nodelay(true)
+        .http2_keep_alive_interval(PING)
+        .keep_alive_timeout(PING_PATIENCE)
+        .keep_alive_while_idle(true)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20);
     let channel = endpoint
@@ -34,16 +45,29 @@ pub(crate) async fn open(
     let (wire_sender, wire_calls) = mpsc::channel(CALLS_IN_FLIGHT);
     // The channel is new and has room.
     let _ = wire_sender.try_send(subscribe);
-    let response = tokio::time::timeout(PATIENCE, client.connect(ReceiverStream::new(wire_calls)))
+    let mut request = Request::new(ReceiverStream::new(wire_calls));
+    let metadata = request.metadata_mut();
+    metadata.insert(WAIT, leader::WAIT.as_secs().into());
+    if let Some(dead) = dead.and_then(|it| it.parse().ok()) {
+        metadata.insert(NOT, dead);
+    }
+    let response = tokio::time::timeout(PATIENCE, client.connect(request))
         .await
         .map_err(|_| OpenError::Unavailable(format!("{master} did not answer")))?
         .map_err(refusal)?;
+    let masters = response.metadata().get(MASTERS);
+    let masters = masters.and_then(|it| it.to_str().ok());
+    let masters = masters.map_or_else(Vec::new, super::list);
 
     let (event_sender, events) = mpsc::channel(EVENTS_IN_FLIGHT);
     let (calls, call_receiver) = mpsc::channel(CALLS_IN_FLIGHT);
     tokio::spawn(read(response.into_inner(), event_sender));
     tokio::spawn(write(call_receiver, wire_sender));
-    Ok(Subscription { events, calls })
+    Ok(Subscription {
+        events,
+        calls,
+        masters,
+    })
 }
 
 fn refusal(status: Status) -> OpenError {
@@ -58,6 +82,8 @@ fn refusal(status: Status) -> OpenError {
             status: 501,
             message: "this master has no gRPC scheduler API: use Transport::Http".into(),
         }),
+        // It answers, and may know of a leader soon.
+        Code::Unavailable => OpenError::NotLeader(None),
         _ => OpenError::Unavailable(status.message().to_owned()),
     }
 }

@@ -1,7 +1,9 @@
 //! The v1 HTTP API: a streaming POST for the subscription, one POST for each call.
 
-use super::{CALLS_IN_FLIGHT, EVENTS_IN_FLIGHT, OpenError, OutgoingCall, Subscription};
-use crate::error::Error;
+use super::{
+    CALLS_IN_FLIGHT, EVENTS_IN_FLIGHT, MASTERS, NOT, OpenError, OutgoingCall, Subscription, WAIT,
+};
+use crate::{error::Error, leader};
 use futures_util::StreamExt;
 use prost::Message;
 use reqwest::{Client, Response, StatusCode, header};
@@ -49,12 +51,16 @@ fn location(response: &Response) -> Option<String> {
 
 pub(crate) async fn open(
     master: &str,
+    dead: Option<String>,
     subscribe: scheduler::Call,
 ) -> Result<Subscription, OpenError> {
     let unavailable = |cause: reqwest::Error| OpenError::Unavailable(cause.to_string());
     let client = client().map_err(unavailable)?;
-    let request = post(&client, master, &subscribe).send();
-    let response = tokio::time::timeout(PATIENCE, request)
+    let mut request = post(&client, master, &subscribe).header(WAIT, leader::WAIT.as_secs());
+    if let Some(dead) = dead {
+        request = request.header(NOT, dead);
+    }
+    let response = tokio::time::timeout(PATIENCE, request.send())
         .await
         .map_err(|_| OpenError::Unavailable(format!("{master} did not answer")))?
         .map_err(unavailable)?;
@@ -63,6 +69,8 @@ pub(crate) async fn open(
         status if status.is_redirection() => {
             return Err(OpenError::NotLeader(location(&response)));
         }
+        // It answers, and may know of a leader soon.
+        StatusCode::SERVICE_UNAVAILABLE => return Err(OpenError::NotLeader(None)),
         status if status.is_server_error() => {
             return Err(OpenError::Unavailable(format!(
                 "{master} answered {status}"
@@ -77,11 +85,18 @@ pub(crate) async fn open(
         }
     }
     let stream_id = response.headers().get(STREAM_ID).cloned();
+    let masters = response.headers().get(MASTERS);
+    let masters = masters.and_then(|it| it.to_str().ok());
+    let masters = masters.map_or_else(Vec::new, super::list);
     let (event_sender, events) = mpsc::channel(EVENTS_IN_FLIGHT);
     let (calls, call_receiver) = mpsc::channel(CALLS_IN_FLIGHT);
     tokio::spawn(read(response, event_sender));
     tokio::spawn(write(client, master.to_owned(), stream_id, call_receiver));
-    Ok(Subscription { events, calls })
+    Ok(Subscription {
+        events,
+        calls,
+        masters,
+    })
 }
 
 /// Turns the body of the subscription into events until it ends or nobody listens.
@@ -143,6 +158,10 @@ async fn write(
         let result = match request.send().await {
             Err(error) => Err(Error::Disconnected(error.to_string())),
             Ok(response) if response.status().is_success() => Ok(()),
+            Ok(response) if response.status().is_redirection() => {
+                let cause = format!("{master} does not lead any more");
+                Err(Error::Disconnected(cause))
+            }
             Ok(response) => {
                 let status = response.status().as_u16();
                 let message = response.text().await.unwrap_or_default();

@@ -33,13 +33,15 @@ pub(crate) struct Subscription {
     pub(crate) events: mpsc::Receiver<Result<scheduler::Event, Error>>,
     /// Calls are sent in this order.
     pub(crate) calls: mpsc::Sender<OutgoingCall>,
+    /// `host:port` of every master that the leader knows of; may be empty.
+    pub(crate) masters: Vec<String>,
 }
 
 /// Why no subscription could be opened.
 pub(crate) enum OpenError {
     /// This master does not lead; the one named may.
     NotLeader(Option<String>),
-    /// Not now (connection refused, election, overload): try again later.
+    /// It cannot be reached, or breaks: try again later.
     Unavailable(String),
     /// Never like this.
     Refused(Error),
@@ -53,14 +55,28 @@ pub(crate) const EVENTS_IN_FLIGHT: usize = 16;
 /// Calls that may wait for the network before `Driver` methods wait themselves.
 pub(crate) const CALLS_IN_FLIGHT: usize = 256;
 
-/// Opens a subscription at `master` (`host:port`).
+/// Seconds for which a master that does not lead is asked to wait for a leader.
+const WAIT: &str = "tepui-wait";
+/// A leader that cannot be reached, to which it need not send us.
+const NOT: &str = "tepui-not";
+/// Every master, in the answer to a subscription.
+const MASTERS: &str = "tepui-masters";
+
+fn list(masters: &str) -> Vec<String> {
+    let parts = masters.split(',').filter(|it| !it.is_empty());
+    parts.map(str::to_owned).collect()
+}
+
+/// Opens a subscription at `master` (`host:port`). One that does not lead waits a moment for
+/// a leader other than `dead`, and names it.
 pub(crate) async fn open(
     transport: Transport,
     master: &str,
+    dead: Option<String>,
     subscribe: scheduler::Call,
 ) -> Result<Subscription, OpenError> {
     match transport {
-        Transport::Grpc => grpc::open(master, subscribe).await,
-        Transport::Http => http::open(master, subscribe).await,
+        Transport::Grpc => grpc::open(master, dead, subscribe).await,
+        Transport::Http => http::open(master, dead, subscribe).await,
     }
 }
