@@ -17,7 +17,7 @@ use tepui_model::{
     },
 };
 
-use crate::state::{ClusterState, MAX_COMPLETED_FRAMEWORKS};
+use crate::state::{ClusterState, MAX_COMPLETED_FRAMEWORKS, SYNTHETIC_VERSION};
 
 /// Why a replica must stop: going on would make it differ from the others.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,16 @@ pub enum ApplyError {
         "the log holds an operation that this release does not know; run a release at least as new as the leader's"
     )]
     UnknownOperation,
+    /// The cluster goes on to a version that this release does not know.
+    #[error(
+        "the cluster was raised to version {version} and this release knows versions up to {supported}; run a newer release"
+    )]
+    NewerVersion {
+        /// Of the cluster from now on.
+        version: u64,
+        /// The newest one that this release knows.
+        supported: u64,
+    },
     /// The bytes of an entry are no entry.
     #[error("log entry cannot be decoded")]
     Malformed(#[source] prost::DecodeError),
@@ -73,14 +83,16 @@ pub fn is_terminal(state: i32) -> bool {
 }
 
 impl ClusterState {
-    /// Applies one committed entry: compares the hash when the entry carries one, applies its
-    /// operations, then advances cluster time.
+    /// Applies one committed entry: compares the hash when the entry carries one and books are
+    /// kept, applies its operations, then advances cluster time.
     ///
     /// # Errors
     /// The replica must stop; see [`ApplyError`]. The state may be half-way through the entry
     /// and must not be used or written any more.
     pub fn apply_entry(&mut self, entry: &log::Entry) -> Result<(), ApplyError> {
-        if let Some(expected) = entry.state_hash {
+        if let Some(expected) = entry.state_hash
+            && !self.ledger.is_stopped()
+        {
             let found = self.hash();
             if found != expected {
                 return Err(ApplyError::Diverged { expected, found });
@@ -104,7 +116,8 @@ impl ClusterState {
     /// Applies one decided operation. Total: what does not exist is left alone.
     ///
     /// # Errors
-    /// [`ApplyError::UnknownOperation`] alone: the operation comes from a newer release.
+    /// [`ApplyError::UnknownOperation`] and [`ApplyError::NewerVersion`] alone: the operation
+    /// comes from a newer release, or is about one.
     pub fn apply(&mut self, operation: &log::Operation) -> Result<(), ApplyError> {
         let kind = operation
             .kind
@@ -113,6 +126,11 @@ impl ClusterState {
         match kind {
             Kind::FormCluster(it) => self.form_cluster(it),
             Kind::BeginTerm(it) => self.begin_term(it),
+            Kind::SetClusterVersion(it) => self.set_cluster_version(it.version)?,
+            Kind::Synthetic(_) if self.supported >= SYNTHETIC_VERSION => {
+                self.edit_cluster(|row| row.synthetic += 1);
+            }
+            Kind::Synthetic(_) => return Err(ApplyError::UnknownOperation),
             Kind::PutAgent(it) => self.admit_agent(it),
             Kind::AgentConnected(it) => self.agent_connected(it),
             Kind::AgentDisconnected(it) => self.edit_agent(&agent(&it.agent_id), |row| {
@@ -196,6 +214,17 @@ impl ClusterState {
             row.master_id.clone_from(&it.master_id);
             row.wall_term_began = it.wall_time;
         });
+    }
+
+    fn set_cluster_version(&mut self, version: u64) -> Result<(), ApplyError> {
+        let supported = self.supported;
+        if version > supported {
+            return Err(ApplyError::NewerVersion { version, supported });
+        }
+        if version > self.cluster_version() {
+            self.edit_cluster(|row| row.cluster_version = version);
+        }
+        Ok(())
     }
 
     // ------------------------------------------------------------ agents

@@ -80,6 +80,8 @@ pub(crate) struct Ledger {
     // Sum over the rows that are not in `unhashed`.
     sum: u64,
     unhashed: BTreeSet<RowKey>,
+    // Nobody will ask for the hash.
+    stopped: bool,
     // Changed or removed since the last `take_dirty`; `None` in a copy.
     dirty: Option<BTreeSet<RowKey>>,
 }
@@ -90,6 +92,7 @@ impl Clone for Ledger {
         Ledger {
             sum: self.sum,
             unhashed: self.unhashed.clone(),
+            stopped: self.stopped,
             dirty: None,
         }
     }
@@ -100,12 +103,16 @@ impl Ledger {
         Ledger {
             sum: 0,
             unhashed: BTreeSet::new(),
+            stopped: false,
             dirty: Some(BTreeSet::new()),
         }
     }
 
     /// The row was put or edited; `old` is the share of what it replaced.
     pub(crate) fn changed(&mut self, key: RowKey, old: Option<u64>) {
+        if self.stopped {
+            return;
+        }
         self.sum = self.sum.wrapping_sub(old.unwrap_or(0));
         if let Some(dirty) = &mut self.dirty {
             dirty.insert(key.clone());
@@ -115,6 +122,9 @@ impl Ledger {
 
     /// The row is gone; `old` is the share it had.
     pub(crate) fn removed(&mut self, key: RowKey, old: Option<u64>) {
+        if self.stopped {
+            return;
+        }
         self.sum = self.sum.wrapping_sub(old.unwrap_or(0));
         self.unhashed.remove(&key);
         if let Some(dirty) = &mut self.dirty {
@@ -124,6 +134,23 @@ impl Ledger {
 
     pub(crate) fn take_unhashed(&mut self) -> BTreeSet<RowKey> {
         std::mem::take(&mut self.unhashed)
+    }
+
+    pub(crate) fn unhashed_len(&self) -> usize {
+        self.unhashed.len()
+    }
+
+    /// From here on nothing is written down.
+    pub(crate) fn stop(&mut self) {
+        *self = Ledger {
+            stopped: true,
+            dirty: None,
+            ..Ledger::new()
+        };
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped
     }
 
     pub(crate) fn add(&mut self, hash: u64) {

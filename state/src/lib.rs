@@ -34,4 +34,5 @@ pub use key::{KeyError, RowKey};
 pub use load::{DirtyRows, LoadError};
 pub use state::{
     ClusterState, MAX_COMPLETED_FRAMEWORKS, MAX_COMPLETED_TASKS, MAX_UNREACHABLE_TASKS,
+    SYNTHETIC_VERSION, VERSION,
 };

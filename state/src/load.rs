@@ -27,6 +27,16 @@ pub enum LoadError {
         #[source]
         source: prost::DecodeError,
     },
+    /// Rows of a cluster that has gone on to a version which this release does not know.
+    #[error(
+        "the rows are of cluster version {version} and this release knows versions up to {supported}; run a newer release"
+    )]
+    NewerVersion {
+        /// Of the rows.
+        version: u64,
+        /// The newest one that this release knows.
+        supported: u64,
+    },
     /// A row that lies under a key that is not its own.
     #[error("stored row {key:?} holds the row {found:?}")]
     Misplaced {
@@ -73,7 +83,8 @@ impl std::fmt::Debug for DirtyRows {
 
 impl ClusterState {
     /// Rebuilds a state from the keys and rows of [`ClusterState::rows`] or
-    /// [`ClusterState::take_dirty`], in any order. Nothing is dirty afterwards.
+    /// [`ClusterState::take_dirty`], in any order. Nothing is dirty afterwards, and everything
+    /// is hashed: no entry has to wait for that.
     ///
     /// # Errors
     /// The store is damaged or of a newer release.
@@ -82,11 +93,31 @@ impl ClusterState {
         K: AsRef<[u8]>,
         V: AsRef<[u8]>,
     {
-        let mut state = ClusterState::new();
+        ClusterState::load_supporting(crate::state::VERSION, rows)
+    }
+
+    /// As [`ClusterState::load`] for a replica that knows versions up to `supported`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_supporting<K, V>(
+        supported: u64,
+        rows: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<ClusterState, LoadError>
+    where
+        K: AsRef<[u8]>,
+        V: AsRef<[u8]>,
+    {
+        let mut state = ClusterState::new().supporting(supported);
         for (key, row) in rows {
             let key = RowKey::from_bytes(key.as_ref()).map_err(LoadError::Key)?;
             state.load_row(key, row.as_ref())?;
         }
+        let version = state.cluster_version();
+        if version > supported {
+            return Err(LoadError::NewerVersion { version, supported });
+        }
+        state.hash();
         state.ledger.start_tracking();
         Ok(state)
     }

@@ -17,6 +17,12 @@ use crate::{
     ledger::{AnySlot, Ledger, Slot, row_hash},
 };
 
+/// The newest version of the log and the rows that this release knows. It rises with every
+/// release that adds operations or changes what one does.
+pub const VERSION: u64 = 1;
+/// The version that only tests know of; see `tepui.log.v1.Synthetic`.
+pub const SYNTHETIC_VERSION: u64 = VERSION + 1;
+
 /// Completed frameworks that are kept (Mesos' default of `--max_completed_frameworks`).
 pub const MAX_COMPLETED_FRAMEWORKS: usize = 50;
 /// Completed tasks kept per framework (Mesos' default of `--max_completed_tasks_per_framework`).
@@ -45,6 +51,8 @@ pub struct ClusterState {
     pub(crate) maintenance: Option<Slot<log::SetMaintenance>>,
     pub(crate) indexes: Indexes,
     pub(crate) ledger: Ledger,
+    /// Not a row: what this replica can.
+    pub(crate) supported: u64,
 }
 
 /// Derived from the rows; rebuilt by [`ClusterState::load`]. No set is kept empty.
@@ -85,7 +93,15 @@ impl ClusterState {
             maintenance: None,
             indexes: Indexes::default(),
             ledger,
+            supported: VERSION,
         }
+    }
+
+    /// A state that knows versions up to `supported`, for tests of upgrades.
+    #[must_use]
+    pub fn supporting(mut self, supported: u64) -> ClusterState {
+        self.supported = supported;
+        self
     }
 
     // ------------------------------------------------------------ the cluster
@@ -98,6 +114,16 @@ impl ClusterState {
     /// Whether `FormCluster` has been applied: an empty store's state is not formed.
     pub fn is_formed(&self) -> bool {
         !self.cluster.row.cluster_id.is_empty()
+    }
+
+    /// The version up to which the log may use what releases know.
+    pub fn cluster_version(&self) -> u64 {
+        self.cluster.row.cluster_version.max(1)
+    }
+
+    /// The newest version that this replica knows.
+    pub fn supported_version(&self) -> u64 {
+        self.supported
     }
 
     /// Cluster time of the newest entry.
@@ -331,7 +357,18 @@ impl ClusterState {
 
     // ------------------------------------------------------------ books
 
-    /// Hash over all rows; costs one encoding for each row changed since the last call.
+    /// Rows changed since the last call of [`ClusterState::hash`].
+    pub fn unhashed_len(&self) -> usize {
+        self.ledger.unhashed_len()
+    }
+
+    /// Keeps no books any more: neither hash nor dirty rows. For copies that are only read.
+    pub fn stop_books(&mut self) {
+        self.ledger.stop();
+    }
+
+    /// Hash over all rows; costs one encoding for each row changed since the last call. 0
+    /// once the books were stopped.
     pub fn hash(&mut self) -> u64 {
         for key in self.ledger.take_unhashed() {
             let Some(slot) = self.slot_mut(&key) else {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tepui_state::{
     ApplyError, ClusterState, LoadError, MAX_COMPLETED_FRAMEWORKS, MAX_COMPLETED_TASKS,
-    MAX_UNREACHABLE_TASKS, decode_entry,
+    MAX_UNREACHABLE_TASKS, SYNTHETIC_VERSION, decode_entry,
     model::{
         log::{self, operation::Kind},
         wire::{TaskState, task_status::Reason},
@@ -360,4 +360,69 @@ fn damaged_rows_are_refused() {
 
     let alien = [(Bytes::from_static(&[250]), Bytes::new())];
     assert!(matches!(ClusterState::load(alien), Err(LoadError::Key(_))));
+}
+
+fn operation(kind: Kind) -> log::Operation {
+    log::Operation { kind: Some(kind) }
+}
+
+#[test]
+fn a_version_is_raised_where_it_is_known_and_stops_where_it_is_not() {
+    let raise = |version| {
+        operation(Kind::SetClusterVersion(log::SetClusterVersion {
+            version,
+            wall_time: 1.0,
+        }))
+    };
+    let synthetic = operation(Kind::Synthetic(log::Synthetic {}));
+    let mut old = ClusterState::new();
+    let mut new = ClusterState::new().supporting(SYNTHETIC_VERSION);
+    assert_eq!((old.cluster_version(), new.cluster_version()), (1, 1));
+    assert!(old.apply(&raise(1)).is_ok() && new.apply(&raise(1)).is_ok());
+    assert_eq!(old.hash(), new.hash(), "what a release can is no row");
+
+    let refused = old.apply(&raise(SYNTHETIC_VERSION)).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the cluster was raised to version 2 and this release knows versions up to 1; run a newer release"
+    );
+    let unknown = old.apply(&synthetic).unwrap_err();
+    assert!(matches!(unknown, ApplyError::UnknownOperation), "{unknown}");
+
+    new.apply(&raise(SYNTHETIC_VERSION)).unwrap();
+    new.apply(&raise(1)).unwrap();
+    assert_eq!(new.cluster_version(), SYNTHETIC_VERSION, "it only rises");
+    new.apply(&synthetic).unwrap();
+    let rows: Vec<_> = new.rows().collect();
+    let refused = ClusterState::load(rows.clone()).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the rows are of cluster version 2 and this release knows versions up to 1; run a newer release"
+    );
+    let mut loaded = ClusterState::load_supporting(SYNTHETIC_VERSION, rows).unwrap();
+    assert_eq!(loaded.unhashed_len(), 0);
+    assert_eq!(loaded.hash(), new.hash());
+}
+
+#[test]
+fn a_copy_without_books_follows_and_keeps_nothing() {
+    let mut original = ClusterState::new();
+    let mut reader = original.clone();
+    reader.stop_books();
+    let entry = log::Entry {
+        decided_term: 1,
+        cluster_time_ns: 5,
+        operations: vec![operation(Kind::FormCluster(log::FormCluster::default()))],
+        state_hash: Some(original.hash()),
+    };
+    original.apply_entry(&entry).unwrap();
+    reader.apply_entry(&entry).unwrap();
+    assert_eq!(reader.cluster(), original.cluster());
+    assert_eq!((reader.unhashed_len(), reader.dirty_len()), (0, 0));
+    let differs = log::Entry {
+        state_hash: Some(original.hash().wrapping_add(1)),
+        ..log::Entry::default()
+    };
+    let stopped = original.apply_entry(&differs).unwrap_err();
+    assert!(matches!(stopped, ApplyError::Diverged { .. }), "{stopped}");
 }

@@ -140,6 +140,13 @@ pub struct OperatorInput {
 /// The operator writes that the machine knows. ACLs were evaluated by the shell.
 #[derive(Clone, Debug)]
 pub enum OperatorRequest {
+    /// From here on the log may use what releases of an older version do not know. The shell
+    /// has asked every voter. 200 also when the cluster is there already, 400 when this
+    /// master does not know the version.
+    RaiseClusterVersion {
+        /// The new version.
+        version: u64,
+    },
     /// TEARDOWN, `/teardown`: 200, or 400 for an unknown framework.
     Teardown {
         /// The framework to remove.

@@ -300,6 +300,9 @@ impl Machine {
             wall_time: self.wall.as_secs(),
         });
         self.log(kind);
+        if self.state.cluster_version() >= tepui_state::SYNTHETIC_VERSION {
+            self.log(Kind::Synthetic(log::Synthetic {}));
+        }
     }
 
     fn recover_frameworks(&mut self) {

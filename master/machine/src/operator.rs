@@ -40,6 +40,9 @@ impl Machine {
     fn operate(&mut self, input: OperatorInput) -> Result<Status, Refused> {
         let bad = |message: String| Refused::new(Status::BadRequest, message);
         match input.request {
+            OperatorRequest::RaiseClusterVersion { version } => {
+                self.raise_cluster_version(version).map_err(bad)?;
+            }
             OperatorRequest::Teardown { framework_id } => {
                 if !self.is_live(&framework_id) {
                     return Err(bad(format!(
@@ -99,6 +102,27 @@ impl Machine {
             }
         }
         Ok(Status::Ok)
+    }
+
+    fn raise_cluster_version(&mut self, version: u64) -> Result<(), String> {
+        let (now, newest) = (self.state.cluster_version(), self.state.supported_version());
+        if version < now {
+            return Err(format!(
+                "version: the cluster is at version {now} already, and versions only rise"
+            ));
+        }
+        if version > newest {
+            return Err(format!(
+                "version: this release knows versions up to {newest}: install the newer release first"
+            ));
+        }
+        if version > now {
+            self.log(Kind::SetClusterVersion(log::SetClusterVersion {
+                version,
+                wall_time: self.wall.as_secs(),
+            }));
+        }
+        Ok(())
     }
 
     /// Gone for good: also when it is unreachable, or gone already.

@@ -72,6 +72,10 @@ pub(crate) trait Replica: Send {
     fn ask_state(&self, term: u64);
 }
 
+/// Entries after which one carries the hash of the state, and changed rows after which it
+/// does: what is compared at once must not keep a replica from its other work for long.
+const HASH_ENTRIES: u32 = 1024;
+const HASH_ROWS: usize = 16_384;
 /// Steps of one drain at most; an entry should not grow beyond what one sync carries.
 const STEPS: usize = 512;
 /// Encoded operations of one drain at most, approximately.
@@ -209,6 +213,21 @@ struct Leadership {
     in_flight: VecDeque<InFlight>,
     in_flight_bytes: usize,
     survivors: Survivors,
+    /// Of the state before the next entry, when that is to carry it.
+    hash: Option<u64>,
+    /// Since the last one that did.
+    entries_unhashed: u32,
+}
+
+impl Leadership {
+    /// Before the steps of an entry: its hash is that of the state before it.
+    fn look_at_hash(&mut self) {
+        let due = self.entries_unhashed >= HASH_ENTRIES
+            || self.machine.state().unhashed_len() >= HASH_ROWS;
+        if due && self.hash.is_none() {
+            self.hash = Some(self.machine.state_hash());
+        }
+    }
 }
 
 /// What happens when an entry is committed, besides the outbox.
@@ -297,6 +316,7 @@ impl<R: Replica> Core<R> {
         let Some(leadership) = slot.as_mut() else {
             return false;
         };
+        leadership.look_at_hash();
         let deadline = leadership
             .machine
             .next_deadline()
@@ -461,6 +481,8 @@ impl<R: Replica> Core<R> {
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             survivors,
+            hash: None,
+            entries_unhashed: 0,
         };
         let mut drain = Drain::default();
         drain.add(output);
@@ -641,7 +663,11 @@ impl<R: Replica> Core<R> {
                 decided_term: leadership.term,
                 cluster_time_ns: stamp.0,
                 operations: drain.operations,
-                state_hash: None,
+                state_hash: leadership.hash.take(),
+            };
+            leadership.entries_unhashed = match entry.state_hash {
+                Some(_) => 0,
+                None => leadership.entries_unhashed + 1,
             };
             let bytes = Bytes::from(entry.encode_to_vec());
             leadership.in_flight_bytes += bytes.len();

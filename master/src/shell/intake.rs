@@ -20,6 +20,9 @@ const QUEUE: usize = 64;
 /// Inputs taken from one connection before the next one has its turn.
 const QUANTUM: usize = 16;
 
+/// Every so manieth turn is a client's, if one waits.
+const CLIENTS_TURN: u64 = 8;
+
 /// What a connection is, in order of precedence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Class {
@@ -62,6 +65,8 @@ struct Inner<C> {
     control: VecDeque<Control<C>>,
     queues: BTreeMap<ConnectionId, Queue>,
     rings: [VecDeque<ConnectionId>; 2],
+    /// Turns taken, for those that clients have before agents.
+    turns: u64,
 }
 
 /// The intake; see the module's documentation.
@@ -88,6 +93,7 @@ impl<C> Intake<C> {
                 control: VecDeque::new(),
                 queues: BTreeMap::new(),
                 rings: [VecDeque::new(), VecDeque::new()],
+                turns: 0,
             }),
             wake: Condvar::new(),
         })
@@ -232,10 +238,20 @@ impl<C> Intake<C> {
 }
 
 impl<C> Inner<C> {
-    /// One connection's turn; agents before clients.
+    /// One connection's turn; agents before clients, but for some turns: after a failover all
+    /// agents of a large cluster come back, and frameworks need not wait for the last of them.
     fn turn(&mut self) -> Option<Vec<Delivery>> {
+        self.turns = self.turns.wrapping_add(1);
+        let clients_first = self.turns.is_multiple_of(CLIENTS_TURN);
         let (ring, source) = loop {
-            let ring = self.rings.iter_mut().find(|ring| !ring.is_empty())?;
+            let [agents, clients] = &mut self.rings;
+            let ring = match (agents.is_empty(), clients.is_empty()) {
+                (false, true) => agents,
+                (true, false) => clients,
+                (false, false) if clients_first => clients,
+                (false, false) => agents,
+                (true, true) => return None,
+            };
             let source = ring.pop_front()?;
             // Discarded, and perhaps closed since: its turn is nobody's.
             match self.queues.get_mut(&source) {
@@ -336,6 +352,22 @@ mod tests {
         assert_eq!(sources(intake.take(None)), [1; 8]);
         let soon = Instant::now() + Duration::from_millis(1);
         assert!(matches!(intake.take(Some(soon)), Taken::Timeout));
+    }
+
+    #[tokio::test]
+    async fn a_client_need_not_wait_for_the_last_of_many_agents() {
+        let intake = Intake::<u32>::new();
+        let agents: Vec<_> = (2..22)
+            .map(|id| intake.connect(ConnectionId(id), Class::Agent))
+            .collect();
+        let client = intake.connect(ConnectionId(1), Class::Client);
+        for agent in &agents {
+            agent.send(Input::Tick).await;
+        }
+        client.send(Input::Tick).await;
+        let turns: Vec<_> = (0..21).map(|_| sources(intake.take(None))[0]).collect();
+        assert_eq!(turns.iter().position(|it| *it == 1), Some(7));
+        assert_eq!(turns[6..10], [8, 1, 9, 10]);
     }
 
     #[tokio::test]

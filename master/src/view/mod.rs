@@ -59,7 +59,9 @@ pub(crate) struct View {
 
 impl View {
     /// The view at the birth of a machine: nobody is connected, nothing is offered.
-    pub(crate) fn birth(state: ClusterState) -> View {
+    pub(crate) fn birth(mut state: ClusterState) -> View {
+        // Committed is the one that is compared with other masters'.
+        state.stop_books();
         View {
             state,
             agents: BTreeMap::new(),

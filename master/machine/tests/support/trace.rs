@@ -45,6 +45,8 @@ fn fact(kind: &Kind) -> String {
             "FormCluster {} incarnation={}",
             it.cluster_id, it.incarnation
         ),
+        Kind::SetClusterVersion(it) => format!("SetClusterVersion {}", it.version),
+        Kind::Synthetic(_) => "Synthetic".to_owned(),
         Kind::BeginTerm(it) => format!("BeginTerm {} {}", it.term, it.master_id),
         Kind::PutAgent(it) => {
             let row = it.agent.clone().unwrap_or_default();
