@@ -8,7 +8,7 @@ ifneq ($(MULTIARCH),)
 export ROCKSDB_LIB_DIR ?= /usr/lib/$(MULTIARCH)
 endif
 
-.PHONY: run test lint bench images setup
+.PHONY: run test torture lint bench images setup
 
 run: setup ## Build, start a cluster on 127.0.0.1, run a small workload, stay up until Ctrl-C
 	@echo "==> building (the first time takes a few minutes)"
@@ -18,6 +18,10 @@ run: setup ## Build, start a cluster on 127.0.0.1, run a small workload, stay up
 test: setup ## Every test, from nothing
 	@scripts/docker.sh
 	@scripts/test.sh
+
+torture: setup ## Masters and agents killed, paused, cut off and filled up under load, for minutes
+	$(CARGO) build --release --workspace --bins
+	target/release/torture
 
 lint: setup ## Formatting and clippy, as CI wants them
 	$(CARGO) fmt --all --check

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what a build needs and the machine lacks: a C compiler and linker, the
-# RocksDB library with its headers, and libclang (the bindings are generated from the
-# real header). Prints what it does; does nothing on a machine that has all of it.
+# RocksDB library with its headers, libclang (the bindings are generated from the real
+# header), and for the tests network tools and a busybox. Prints what it does; does nothing on a machine that has all of it.
 set -eu
 
 command -v cargo >/dev/null 2>&1 || {
@@ -13,6 +13,8 @@ missing=""
 command -v cc >/dev/null 2>&1 || missing="$missing build-essential"
 [ -e /usr/include/rocksdb/c.h ] || missing="$missing librocksdb-dev"
 ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* >/dev/null 2>&1 || missing="$missing libclang-dev"
+command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
+command -v iptables >/dev/null 2>&1 || missing="$missing iptables"
 [ -x /bin/busybox ] || missing="$missing busybox-static"
 [ -z "$missing" ] && exit 0
 

@@ -7,3 +7,4 @@ pub mod http;
 mod leftovers;
 pub mod scheduler;
 pub mod story;
+pub mod torture;
