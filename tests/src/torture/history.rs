@@ -94,7 +94,10 @@ impl History {
             inner.unexpected.push(text);
             return;
         };
-        let again = told.uuid.is_some() && story.states.iter().any(|it| it.uuid == told.uuid);
+        let again = match told.uuid {
+            Some(_) => story.states.iter().any(|it| it.uuid == told.uuid),
+            None => story.states.last() == Some(&told),
+        };
         if !again {
             story.states.push(told);
         }

@@ -22,7 +22,7 @@ use std::{
 /// What a run is made of.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Seconds of faults; a settled start and an end without faults come in addition.
+    /// Seconds of faults, more when each kind takes longer; a settled start and an end without faults come in addition.
     pub seconds: u64,
     /// Masters, one to five.
     pub masters: usize,
@@ -121,7 +121,7 @@ async fn torment(
     let mut counts: BTreeMap<&'static str, (u32, f64)> = BTreeMap::new();
     let end = Instant::now() + Duration::from_secs(options.seconds);
     let mut round = 0;
-    while Instant::now() < end {
+    while Instant::now() < end || round < options.faults.len() {
         // Each kind once, then by chance.
         let fault = match options.faults.get(round) {
             Some(fault) => *fault,

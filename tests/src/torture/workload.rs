@@ -137,7 +137,9 @@ impl Framework {
                 let id = &status.task_id.value;
                 if task::is_terminal(status.state()) {
                     self.alive.remove(id);
-                } else if let Some(alive) = self.alive.get_mut(id) {
+                } else if let Some(alive) = self.alive.get_mut(id)
+                    && status.state() != v1::TaskState::TaskUnknown
+                {
                     alive.news = Instant::now();
                 }
             }
