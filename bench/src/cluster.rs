@@ -47,12 +47,74 @@ fn free_port() -> Result<u16> {
         .port())
 }
 
-/// Starts a master with its files under `folder` and waits until it serves.
-pub(crate) async fn start_master(folder: &Path) -> Result<Process> {
-    let port = free_port()?;
-    let work_dir = format!("--work_dir={}", folder.join("master").display());
-    let raft = format!("--raft_port={}", free_port()?);
-    start("tepui-master", folder, port, &[&work_dir, &raft]).await
+/// Masters of one cluster, on loopback.
+#[derive(Debug)]
+pub(crate) struct Masters {
+    /// In order of their addresses; `None` while one is dead.
+    processes: Vec<Option<Process>>,
+    addresses: Vec<SocketAddr>,
+    raft: Vec<SocketAddr>,
+    folder: PathBuf,
+}
+
+impl Masters {
+    /// Starts so many masters with their files under `folder` and waits until they serve.
+    pub(crate) async fn start(folder: &Path, count: usize) -> Result<Masters> {
+        let mut masters = Masters {
+            processes: Vec::new(),
+            addresses: Vec::new(),
+            raft: Vec::new(),
+            folder: folder.to_owned(),
+        };
+        for _ in 0..count {
+            let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            masters.addresses.push(address(free_port()?));
+            masters.raft.push(address(free_port()?));
+            masters.processes.push(None);
+        }
+        for index in 0..count {
+            masters.restart(index).await?;
+        }
+        Ok(masters)
+    }
+
+    /// Starts one that is dead.
+    pub(crate) async fn restart(&mut self, index: usize) -> Result<()> {
+        let work_dir = self.folder.join(format!("master-{index}"));
+        let mut flags = vec![
+            format!("--work_dir={}", work_dir.display()),
+            format!("--raft_port={}", self.raft[index].port()),
+        ];
+        if self.raft.len() > 1 {
+            let peers: Vec<String> = self.raft.iter().map(SocketAddr::to_string).collect();
+            flags.push(format!("--peers={}", peers.join(",")));
+        }
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let port = self.addresses[index].port();
+        let process = start("tepui-master", &self.folder, port, &flags).await?;
+        self.processes[index] = Some(process);
+        Ok(())
+    }
+
+    /// Ends one with SIGKILL.
+    pub(crate) fn kill(&mut self, index: usize) {
+        self.processes[index] = None;
+    }
+
+    /// Where they listen.
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The process id of one, while it lives.
+    pub(crate) fn id(&self, index: usize) -> Option<u32> {
+        self.processes[index].as_ref().map(Process::id)
+    }
+
+    /// Process ids of those that live.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u32> {
+        self.processes.iter().flatten().map(Process::id)
+    }
 }
 
 /// Starts an agent with its files under `folder` and waits until it serves.
@@ -70,7 +132,11 @@ pub(crate) async fn start_agent(
 }
 
 async fn start(name: &str, folder: &Path, port: u16, flags: &[&str]) -> Result<Process> {
-    let log = std::fs::File::create(folder.join(format!("{name}.log")))?;
+    let path = folder.join(format!("{name}-{port}.log"));
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(&path)?;
     let child = Command::new(binary(name)?)
         .args(flags)
         .arg("--ip=127.0.0.1")
@@ -93,7 +159,7 @@ async fn start(name: &str, folder: &Path, port: u16, flags: &[&str]) -> Result<P
             return Ok(process);
         }
         if started.elapsed() > Duration::from_secs(30) {
-            let log = std::fs::read_to_string(folder.join(format!("{name}.log")))?;
+            let log = std::fs::read_to_string(&path)?;
             bail!("{name} does not serve; it said:\n{log}");
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

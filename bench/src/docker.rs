@@ -49,15 +49,16 @@ pub(crate) async fn run(options: Options) -> Result<Value> {
         })?;
 
     let folder = tempfile::Builder::new().prefix("tepui-bench-").tempdir()?;
-    let master = cluster::start_master(folder.path()).await?;
+    let masters = cluster::Masters::start(folder.path(), 1).await?;
+    let master = masters.addresses()[0];
     let flags = [
         "--containerizers=docker",
         "--resources=cpus:64;mem:65536;disk:65536;ports:[31000-32000]",
     ];
-    let agent = cluster::start_agent(folder.path(), master.address, &flags).await?;
+    let agent = cluster::start_agent(folder.path(), master, &flags).await?;
     let idle_memory = cpu::private_memory(agent.id())?;
     let session = Session::start(tepui_scheduler_api::Options::new(
-        [master.address.to_string()],
+        [master.to_string()],
         task::framework("root", "bench-docker"),
     ))?;
     let Session { driver, mut events } = session;

@@ -1,8 +1,9 @@
 //! `tepui-bench launch`: the rate at which launches become acknowledged RUNNING.
 
 use crate::{
-    cluster, cpu, floor,
-    noop_agent::{self, Counters},
+    cluster::Masters,
+    cpu, floor,
+    noop_agent::{Agent, Connections, Counters},
 };
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -34,9 +35,12 @@ pub(crate) struct Options {
     /// Seconds that are measured, after one tenth of them as warm-up
     #[arg(long, default_value_t = 20)]
     seconds: u64,
-    /// A master that runs already, instead of one started here
-    #[arg(long, value_name = "HOST:PORT")]
-    master: Option<SocketAddr>,
+    /// Masters to start
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    masters: u8,
+    /// Masters that run already, instead of those started here
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    master: Vec<SocketAddr>,
     /// Speak the v1 HTTP API instead of gRPC
     #[arg(long)]
     http: bool,
@@ -56,14 +60,13 @@ struct Accepted {
 /// Runs the benchmark and reports.
 pub(crate) async fn run(options: Options) -> Result<Value> {
     let folder = tempfile::Builder::new().prefix("tepui-bench-").tempdir()?;
-    let started = match options.master {
-        Some(_) => None,
-        None => Some(cluster::start_master(folder.path()).await?),
+    let started = match options.master.is_empty() {
+        true => Some(Masters::start(folder.path(), options.masters.into()).await?),
+        false => None,
     };
-    let master = match (&started, options.master) {
-        (Some(process), _) => process.address,
-        (None, Some(address)) => address,
-        (None, None) => bail!("no master"),
+    let masters = match &started {
+        Some(started) => started.addresses().to_vec(),
+        None => options.master.clone(),
     };
 
     let progress = ProgressBar::new(options.agents as u64);
@@ -74,14 +77,18 @@ pub(crate) async fn run(options: Options) -> Result<Value> {
     let counters = Arc::new(Counters::default());
     // Ended before the master is, so that its end is no news to them.
     let mut workload = JoinSet::new();
+    let connections = Arc::new(Connections::new(&masters, options.agents)?);
     for index in 0..options.agents {
-        let counters = counters.clone();
-        workload.spawn(async move {
-            let agent = noop_agent::run(master, index, counters).await;
-            agent.with_context(|| format!("agent {index}"))
-        });
+        let agent = Agent::new(index, true, counters.clone());
+        for master in 0..masters.len() {
+            let link = agent.clone().keep_link(connections.clone(), master);
+            workload.spawn(async {
+                link.await;
+                Ok(())
+            });
+        }
     }
-    let registered = wait(&progress, &counters.registered, options.agents as u64);
+    let registered = wait(&progress, &counters.attached, options.agents as u64);
     unbroken(&mut workload, registered).await??;
 
     let accepted = Arc::new(Accepted::default());
@@ -93,7 +100,8 @@ pub(crate) async fn run(options: Options) -> Result<Value> {
             Transport::Grpc
         };
         let session = Session::start(
-            tepui_scheduler_api::Options::new([master.to_string()], info).transport(transport),
+            tepui_scheduler_api::Options::new(masters.iter().map(SocketAddr::to_string), info)
+                .transport(transport),
         )?;
         let accepted = accepted.clone();
         let most = options.tasks_per_accept;
@@ -131,20 +139,25 @@ pub(crate) async fn run(options: Options) -> Result<Value> {
     let bytes = example_task().encoded_len();
     let append = floor::synced_append(folder.path(), bytes * options.tasks_per_accept, 200)?;
     let round_trip = floor::round_trip(2000)?;
+    let mut largest = None;
+    for id in started.iter().flat_map(Masters::ids) {
+        largest = largest.max(Some(cpu::private_memory(id)?));
+    }
     Ok(json!({
         "benchmark": "launch",
         "agents": options.agents,
         "frameworks": options.frameworks,
         "transport": if options.http { "http" } else { "grpc" },
-        "masters": 1,
+        "masters": masters.len(),
         "seconds": time,
         "launches": launches,
         "launches_per_second": launches as f64 / time,
         "tasks_per_accept": (after.launches - before.launches) as f64 / (accepts as f64).max(1.0),
         "bytes_per_task": bytes,
-        "master_cpu_us_per_launch": per_launch(after.master_cpu.saturating_sub(before.master_cpu)),
+        "all_masters_cpu_us_per_launch": per_launch(after.masters_cpu() - before.masters_cpu()),
+        "busiest_master_cpu_us_per_launch": per_launch(after.busiest_since(&before)),
         "agents_and_frameworks_cpu_us_per_launch": per_launch(after.own_cpu.saturating_sub(before.own_cpu)),
-        "master_private_memory_bytes": started.as_ref().map(|it| cpu::private_memory(it.id())).transpose()?,
+        "largest_master_private_memory_bytes": largest,
         "floor": {
             "synced_append_of_one_accept_us": append.as_secs_f64() * 1e6,
             "loopback_round_trip_us": round_trip.as_secs_f64() * 1e6,
@@ -189,20 +202,15 @@ struct Sample {
     running: u64,
     launches: u64,
     accepts: u64,
-    master_cpu: Duration,
+    /// Of each master that was started here.
+    master_cpu: Vec<Duration>,
     own_cpu: Duration,
 }
 
 impl Sample {
-    fn take(
-        counters: &Counters,
-        accepted: &Accepted,
-        master: Option<&cluster::Process>,
-    ) -> Result<Sample> {
-        let master_cpu = match master {
-            Some(process) => cpu::used(process.id())?,
-            None => Duration::ZERO,
-        };
+    fn take(counters: &Counters, accepted: &Accepted, masters: Option<&Masters>) -> Result<Sample> {
+        let ids = masters.into_iter().flat_map(Masters::ids);
+        let master_cpu = ids.map(cpu::used).collect::<Result<_>>()?;
         Ok(Sample {
             at: Instant::now(),
             running: counters.running.load(Ordering::Relaxed),
@@ -211,6 +219,19 @@ impl Sample {
             master_cpu,
             own_cpu: cpu::used(std::process::id())?,
         })
+    }
+
+    fn masters_cpu(&self) -> Duration {
+        self.master_cpu.iter().sum()
+    }
+
+    /// CPU time since `before` of the master that used the most: the leader.
+    fn busiest_since(&self, before: &Sample) -> Duration {
+        let pairs = self.master_cpu.iter().zip(&before.master_cpu);
+        pairs
+            .map(|(after, before)| *after - *before)
+            .max()
+            .unwrap_or_default()
     }
 }
 

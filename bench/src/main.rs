@@ -7,6 +7,7 @@
 mod cluster;
 mod cpu;
 mod docker;
+mod failover;
 mod floor;
 mod launch;
 mod noop_agent;
@@ -25,6 +26,8 @@ struct Arguments {
 enum Command {
     /// Accepted launches to acknowledged TASK_RUNNING, with agents that run nothing
     Launch(launch::Options),
+    /// Death of the leader to the next offer, over the size of the cluster
+    Failover(failover::Options),
     /// Launches through the agent beside bare create and start on the same engine
     Docker(docker::Options),
 }
@@ -36,6 +39,7 @@ fn main() -> anyhow::Result<()> {
     let report = runtime.block_on(async {
         match Arguments::parse().command {
             Command::Launch(options) => launch::run(options).await,
+            Command::Failover(options) => failover::run(options).await,
             Command::Docker(options) => docker::run(options).await,
         }
     })?;

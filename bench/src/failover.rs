@@ -1,0 +1,299 @@
+//! `tepui-bench failover`: from the death of the leader to the next offer, over the size of the
+//! cluster.
+//!
+//! Three masters, agents that run nothing on real sockets (a hundred share a connection, each
+//! with a link to every master), tasks that do not end, one framework. The framework keeps the
+//! offers it gets, so the next one comes from the next leader.
+
+use crate::{
+    cluster::Masters,
+    cpu,
+    noop_agent::{Agent, Connections, Counters},
+};
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+use tepui_scheduler_api::{Event, Session, task, v1};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::watch,
+    task::JoinSet,
+};
+
+/// Options of `tepui-bench failover`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Sizes of the cluster, with commas between them
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 10_000])]
+    agents: Vec<usize>,
+    /// Running tasks on each agent
+    #[arg(long, default_value_t = 10)]
+    tasks_per_agent: usize,
+    /// Deaths of a leader for each size
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
+    /// Masters
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=5))]
+    masters: u8,
+}
+
+/// How long anything may take before the run is given up.
+const PATIENCE: Duration = Duration::from_secs(300);
+const CPUS: f64 = 0.1;
+const MEM_MB: f64 = 32.0;
+
+/// What the framework last saw.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    /// Subscriptions so far, and the port of the master of the last one.
+    subscriptions: u64,
+    port: u16,
+    /// When the first offer of the last subscription came.
+    offered: Option<Instant>,
+}
+
+/// Runs the benchmark and reports.
+pub(crate) async fn run(options: Options) -> Result<Value> {
+    let progress = ProgressBar::no_length();
+    progress.set_style(ProgressStyle::with_template("{spinner} {msg}")?);
+    progress.enable_steady_tick(Duration::from_millis(200));
+    let mut sizes = Vec::new();
+    for agents in &options.agents {
+        let size = measure(&options, *agents, &progress).await;
+        sizes.push(size.with_context(|| format!("with {agents} agents"))?);
+    }
+    progress.finish_and_clear();
+    Ok(json!({
+        "benchmark": "failover",
+        "masters": options.masters,
+        "tasks_per_agent": options.tasks_per_agent,
+        "rounds": options.rounds,
+        "agents": "in this process, over real sockets, 100 links a connection",
+        "sizes": sizes,
+    }))
+}
+
+async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Result<Value> {
+    let folder = tempfile::Builder::new().prefix("tepui-bench-").tempdir()?;
+    progress.set_message(format!("{agents} agents: starting masters"));
+    let mut masters = Masters::start(folder.path(), options.masters.into()).await?;
+    let addresses = masters.addresses().to_vec();
+    let counters = Arc::new(Counters::default());
+    let connections = Arc::new(Connections::new(&addresses, agents)?);
+    let mut workload = JoinSet::new();
+
+    let info = task::framework("root", "failover");
+    let info = v1::FrameworkInfo {
+        failover_timeout: Some(3600.0),
+        ..info
+    };
+    let session = Session::start(tepui_scheduler_api::Options::new(
+        addresses.iter().map(SocketAddr::to_string),
+        info,
+    ))?;
+    let (seen, mut watched) = watch::channel(Seen::default());
+    let tasks = options.tasks_per_agent;
+    workload.spawn(async move { framework(session, tasks, seen).await });
+    let first = watched.wait_for(|it| it.subscriptions > 0);
+    let port = tokio::time::timeout(PATIENCE, first).await??.port;
+    let mut leader = index_of(&addresses, port)?;
+    let empty = memory(&masters, leader)?;
+
+    for index in 0..agents {
+        let agent = Agent::new(index, false, counters.clone());
+        for master in 0..addresses.len() {
+            let link = agent.clone().keep_link(connections.clone(), master);
+            workload.spawn(async {
+                link.await;
+                Ok(())
+            });
+        }
+    }
+    let count = agents as u64;
+    reach(
+        &counters,
+        progress,
+        "registered",
+        |it| it.attached.load(Ordering::Relaxed),
+        count,
+    )
+    .await?;
+    let idle = memory(&masters, leader)?;
+    let running = count * tasks as u64;
+    reach(
+        &counters,
+        progress,
+        "tasks run",
+        |it| it.running.load(Ordering::Relaxed),
+        running,
+    )
+    .await?;
+    let busy = memory(&masters, leader)?;
+
+    let mut gaps = Vec::new();
+    let mut returns = Vec::new();
+    let mut bytes = 0;
+    let mut unchanged = 0;
+    for round in 0..options.rounds {
+        progress.set_message(format!("{agents} agents: failover {}", round + 1));
+        // Everybody, the killed one of the last round included, knows who leads.
+        for address in &addresses {
+            follows(*address).await?;
+        }
+        let attached = counters.attached.load(Ordering::Relaxed);
+        let bytes_before = counters.attach_bytes.load(Ordering::Relaxed);
+        let unchanged_before = counters.unchanged.load(Ordering::Relaxed);
+        let subscriptions = watched.borrow().subscriptions;
+        let died = Instant::now();
+        masters.kill(leader);
+        let again = watched.wait_for(|it| it.subscriptions > subscriptions && it.offered.is_some());
+        let seen = tokio::time::timeout(PATIENCE, again)
+            .await
+            .context("no offer after the death of the leader")??
+            .clone();
+        gaps.push(seen.offered.unwrap_or(died) - died);
+        let next = index_of(&addresses, seen.port)?;
+        reach(
+            &counters,
+            progress,
+            "attached again",
+            |it| it.attached.load(Ordering::Relaxed) - attached,
+            count,
+        )
+        .await?;
+        returns.push(died.elapsed());
+        bytes += counters.attach_bytes.load(Ordering::Relaxed) - bytes_before;
+        unchanged += counters.unchanged.load(Ordering::Relaxed) - unchanged_before;
+        masters.restart(leader).await?;
+        leader = next;
+    }
+    workload.shutdown().await;
+    let per = |total: u64, base: u64, count: u64| total.saturating_sub(base) / count.max(1);
+    let frames = (options.rounds as u64 * count).max(1);
+    Ok(json!({
+        "agents": agents,
+        "tasks": running,
+        "kill_to_first_offer_ms": distribution(&mut gaps),
+        "kill_to_all_attached_ms": distribution(&mut returns),
+        "attach_bytes_per_agent": bytes as f64 / frames as f64,
+        "attached_by_digest": unchanged as f64 / frames as f64,
+        "leader_memory_bytes": {
+            "empty": empty,
+            "per_idle_agent": per(idle, empty, count),
+            "per_running_task": per(busy, idle, running),
+        },
+    }))
+}
+
+fn memory(masters: &Masters, index: usize) -> Result<u64> {
+    cpu::private_memory(masters.id(index).context("the leader lives")?)
+}
+
+fn index_of(addresses: &[SocketAddr], port: u16) -> Result<usize> {
+    let found = addresses.iter().position(|it| it.port() == port);
+    found.with_context(|| format!("no master of ours has port {port}"))
+}
+
+fn distribution(samples: &mut [Duration]) -> Value {
+    samples.sort();
+    let at = |part: f64| {
+        let index = (samples.len() as f64 * part).ceil() as usize;
+        let sample = samples.get(index.saturating_sub(1));
+        sample.map_or(0.0, |it| it.as_secs_f64() * 1e3)
+    };
+    json!({ "p50": at(0.5), "p99": at(0.99), "min": at(0.0), "max": at(1.0) })
+}
+
+async fn reach(
+    counters: &Counters,
+    progress: &ProgressBar,
+    what: &str,
+    count: impl Fn(&Counters) -> u64,
+    target: u64,
+) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        let reached = count(counters);
+        if reached >= target {
+            return Ok(());
+        }
+        if started.elapsed() > PATIENCE {
+            bail!("only {reached} of {target} {what} within {PATIENCE:?}");
+        }
+        progress.set_message(format!("{reached} of {target} {what}"));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Waits until the master at `address` leads or knows who does.
+async fn follows(address: SocketAddr) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        if let Ok(true) = knows_leader(address).await {
+            return Ok(());
+        }
+        if started.elapsed() > PATIENCE {
+            bail!("the master at {address} knows of no leader");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn knows_leader(address: SocketAddr) -> Result<bool> {
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    let request = format!("GET /redirect HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer.starts_with("HTTP/1.1 307"))
+}
+
+/// Fills every agent with its tasks, then keeps what it is offered.
+async fn framework(session: Session, tasks: usize, seen: watch::Sender<Seen>) -> Result<()> {
+    let Session { driver, mut events } = session;
+    let mut placed: BTreeMap<String, usize> = BTreeMap::new();
+    let mut next = 0u64;
+    while let Some(event) = events.next().await {
+        match event? {
+            Event::Subscribed { master, .. } => {
+                let port = master.and_then(|it| u16::try_from(it.port).ok());
+                seen.send_modify(|it| {
+                    it.subscriptions += 1;
+                    it.port = port.unwrap_or_default();
+                    it.offered = None;
+                });
+            }
+            Event::Offers(offers) => {
+                let now = Instant::now();
+                seen.send_modify(|it| {
+                    it.offered.get_or_insert(now);
+                });
+                for offer in offers {
+                    let placed = placed.entry(offer.agent_id.value.clone()).or_default();
+                    let missing = tasks.saturating_sub(*placed);
+                    if missing == 0 {
+                        continue;
+                    }
+                    *placed += missing;
+                    let all = (0..missing).map(|_| {
+                        next += 1;
+                        let command = task::shell("sleep 1000000");
+                        task::task(format!("task-{next}"), &offer, CPUS, MEM_MB, command)
+                    });
+                    let filters = v1::Filters {
+                        refuse_seconds: Some(0.0),
+                    };
+                    driver.launch(&offer, all.collect(), Some(filters)).await?;
+                }
+            }
+            _ => {}
+        }
+    }
+    bail!("the session ended")
+}
