@@ -48,6 +48,17 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["tepui-agent-machine", "tepui-containerizer", "tepui-server"],
     ),
     (
+        "tepui-sim",
+        &[
+            "tepui-model",
+            "tepui-allocator",
+            "tepui-state",
+            "tepui-replication-node",
+            "tepui-master-machine",
+            "tepui-agent-machine",
+        ],
+    ),
+    (
         "tepui-cli",
         &[
             "tepui-model",
@@ -71,6 +82,8 @@ const PURE: &[(&str, &str)] = &[
     ("tepui-replication-node", "replication/node"),
     ("tepui-master-machine", "master/machine"),
     ("tepui-agent-machine", "agent/machine"),
+    // What runs it (arguments, threads, a clock) is beside its sources.
+    ("tepui-sim", "sim"),
 ];
 
 /// Crates that a pure crate may not even name as a dependency.

@@ -1,0 +1,650 @@
+//! An agent: the machine of production over a checkpoint log on a faulty disk, links to masters,
+//! and simulated containers.
+//!
+//! What stands here is what `agent/src/shell` does: inputs that wait are stepped together, their
+//! volumes are made, their records are synced, and only then anything leaves.
+
+use crate::{
+    clock::{Clock, MILLI, SECOND},
+    containers::{Coming, Containers, Turn},
+    core::{Core, Event as WorldEvent},
+    network::{Conn, End, Frame, Hello, Host},
+    trace::note,
+};
+use bytes::Bytes;
+use prost::Message as _;
+use std::collections::BTreeMap;
+use tepui_agent_machine::{
+    Machine, Options,
+    input::{Input, Intervals, LinkId},
+    model::{link, resources::Resources, wire},
+    output::{Output, ProcessCommand, VolumeCommand},
+};
+
+/// What an agent has; see [`RESOURCES`].
+pub const CPUS: i64 = 8;
+/// Megabytes of memory of an agent.
+pub const MEM: i64 = 8192;
+/// Megabytes of disk of an agent.
+pub const DISK: i64 = 20_000;
+/// The same as the flag says it.
+pub const RESOURCES: &str = "cpus:8;mem:8192;disk:20000;ports:[31000-31019]";
+
+/// First and longest wait between two tries to reach a master.
+const FIRST_BACKOFF: u64 = 100 * MILLI;
+const LAST_BACKOFF: u64 = 5 * SECOND;
+/// A master has this long to take a link.
+const CONNECT: u64 = 5 * SECOND;
+
+/// What happens inside an agent.
+#[derive(Debug)]
+pub enum Event {
+    /// It starts.
+    Start,
+    /// The containers of an earlier life have been looked for.
+    Recover,
+    /// The machine's deadline, of this generation.
+    Wake(u64),
+    /// What was written last is durable.
+    Committed,
+    /// A link to this master is tried, of this try.
+    Try(usize, u64),
+    /// A link that is being opened has had its time.
+    Impatient(Conn),
+    /// A container has a turn, in this boot of the machine.
+    Container(u64, String, Turn),
+    /// A disk that was full is tried again.
+    DiskAgain,
+}
+
+impl Event {
+    /// For the trace.
+    pub fn kind(&self) -> u64 {
+        match self {
+            Event::Start => 1,
+            Event::Recover => 2,
+            Event::Wake(generation) => 3 ^ generation << 4,
+            Event::Committed => 4,
+            Event::Try(master, number) => 5 ^ (*master as u64) << 4 ^ number << 8,
+            Event::Impatient(conn) => 6 ^ conn.0 << 4,
+            Event::Container(boot, id, turn) => {
+                7 ^ boot << 4 ^ crate::trace::bytes_hash(id.as_bytes()) ^ (*turn as u64) << 8
+            }
+            Event::DiskAgain => 8,
+        }
+    }
+}
+
+/// How far the way to one master is open.
+#[derive(Debug)]
+struct Way {
+    conn: Option<Conn>,
+    open: bool,
+    backoff: u64,
+    tries: u64,
+}
+
+#[derive(Debug)]
+struct Process {
+    machine: Machine,
+    ways: Vec<Way>,
+    masters: BTreeMap<Conn, usize>,
+    waiting: Vec<Input>,
+    held: Output,
+    committing: bool,
+    refused: bool,
+    generation: u64,
+    stopped: bool,
+}
+
+/// An agent with its machine.
+#[derive(Debug)]
+pub struct Agent {
+    /// Its number.
+    pub number: usize,
+    /// Of its processes; rises.
+    pub life: u64,
+    /// Boots of the machine.
+    pub boot: u64,
+    /// Its clock.
+    pub clock: Clock,
+    /// Nothing can be written but the reserve.
+    pub full: bool,
+    /// Its containers.
+    pub containers: Containers,
+    // Durable records, encoded.
+    records: Vec<Bytes>,
+    process: Option<Process>,
+}
+
+impl Agent {
+    /// An agent that was never started.
+    pub fn new(core: &mut Core, number: usize) -> Agent {
+        let drift = core.shape.drift;
+        let span = 2 * drift.unsigned_abs();
+        let drift = core.random.below(span + 1) as i64 - drift;
+        let local = core.random.below(1000 * SECOND);
+        Agent {
+            number,
+            life: 0,
+            boot: 0,
+            clock: Clock::new(core.now, local, drift),
+            full: false,
+            containers: Containers::default(),
+            records: Vec::new(),
+            process: None,
+        }
+    }
+
+    fn host(&self) -> Host {
+        Host::Agent(self.number)
+    }
+
+    /// Whether its process runs.
+    pub fn is_up(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// The id that a master gave it; empty when none did.
+    pub fn id(&self) -> String {
+        let process = self.process.as_ref();
+        process.map_or_else(String::new, |it| it.machine.view().agent_id)
+    }
+
+    /// Totals of resources as the agent has them on its disk.
+    pub fn total(&self) -> Vec<wire::Resource> {
+        let process = self.process.as_ref();
+        process.map_or_else(Vec::new, |it| it.machine.view().total)
+    }
+
+    /// Starts the process in a while.
+    pub fn start_after(&mut self, core: &mut Core, delay: u64) {
+        self.later(core, delay, Event::Start);
+    }
+
+    fn later(&self, core: &mut Core, delay: u64, event: Event) {
+        core.after(delay, WorldEvent::Agent(self.number, self.life, event));
+    }
+
+    /// The process dies. What it was writing may be on the disk or not.
+    pub fn crash(&mut self, core: &mut Core) {
+        let Some(process) = self.process.take() else {
+            return;
+        };
+        self.life += 1;
+        if process.committing && !process.refused && core.random.chance(500) {
+            self.append(core, &process.held.records);
+        }
+        note!(core, self.host(), "crashes");
+        core.resume(self.host());
+        core.hang_up(self.host());
+    }
+
+    /// The machine is booted: the containers are dead, the disk is as it was.
+    pub fn reboot(&mut self, core: &mut Core) {
+        self.crash(core);
+        self.boot += 1;
+        core.checkers.tasks.rebooted(self.number);
+        self.containers.die(core, self.number);
+    }
+
+    /// Everything that it had is deleted.
+    pub fn wipe(&mut self, core: &mut Core) {
+        self.reboot(core);
+        self.records.clear();
+        core.checkers.tasks.wiped(self.number);
+        core.checkers.volumes.wiped(self.number);
+    }
+
+    fn append(&mut self, core: &mut Core, records: &[link::Record]) {
+        for record in records {
+            core.checkers.recorded(self.number, record);
+            let bytes = Bytes::from(record.encode_to_vec());
+            core.trace.bytes(&bytes);
+            self.records.push(bytes);
+        }
+    }
+
+    fn start(&mut self, core: &mut Core) {
+        if self.process.is_some() {
+            return;
+        }
+        let read = |it: &Bytes| link::Record::decode(it.clone());
+        let records = self.records.iter().map(read).collect::<Result<Vec<_>, _>>();
+        let records = match records {
+            Ok(it) => it,
+            Err(error) => return core.violate("wire", format!("a checkpoint: {error}")),
+        };
+        let (retry_min, retry_max) = core.shape.timing.retry;
+        let span = core::time::Duration::from_nanos;
+        let resources = Resources::parse(RESOURCES, "*").unwrap_or_default();
+        let options = Options {
+            info: wire::AgentInfo {
+                hostname: format!("host{}", self.number),
+                port: Some(5051),
+                resources: resources.to_wire(),
+                ..wire::AgentInfo::default()
+            },
+            address: format!("10.1.{}.{}:5051", self.number / 250, self.number % 250 + 1),
+            version: "0.1.0".to_owned(),
+            capabilities: [
+                "MULTI_ROLE",
+                "HIERARCHICAL_ROLE",
+                "RESERVATION_REFINEMENT",
+                "AGENT_OPERATION_FEEDBACK",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            boot_id: format!("boot{}", self.boot),
+            intervals: Intervals {
+                retry_min: span(retry_min),
+                retry_max: span(retry_max),
+                registration_backoff: span(SECOND / 2),
+                registration_backoff_max: span(10 * SECOND),
+            },
+            reconfiguration_additive: false,
+        };
+        let (now, wall) = (self.clock.now(core.now), self.clock.wall(core.now));
+        let seed = core.random.next();
+        let (machine, birth) = match Machine::birth(records, options, now, wall, seed) {
+            Ok(it) => it,
+            Err(text) => return core.violate("start", format!("{}: {text}", self.host())),
+        };
+        note!(core, self.host(), "starts");
+        let way = || Way {
+            conn: None,
+            open: false,
+            backoff: FIRST_BACKOFF,
+            tries: 0,
+        };
+        self.process = Some(Process {
+            machine,
+            ways: (0..core.shape.masters).map(|_| way()).collect(),
+            masters: BTreeMap::new(),
+            waiting: Vec::new(),
+            held: birth,
+            committing: false,
+            refused: false,
+            generation: 0,
+            stopped: false,
+        });
+        self.commit(core);
+        let delay = core.random.between(MILLI, SECOND / 2);
+        self.later(core, delay, Event::Recover);
+    }
+
+    /// Something happens inside, in the life in which it was begun.
+    pub fn handle(&mut self, core: &mut Core, event: Event) {
+        match event {
+            Event::Start => self.start(core),
+            // Containers live without the agent.
+            Event::Container(boot, id, turn) => {
+                if boot == self.boot {
+                    let (event, coming) = self.containers.turn(core, self.number, &id, turn);
+                    for it in coming {
+                        self.expect(core, it);
+                    }
+                    if let Some(event) = event {
+                        let container_id = id;
+                        self.input(
+                            core,
+                            Input::Container {
+                                container_id,
+                                event,
+                            },
+                        );
+                    }
+                }
+            }
+            _ if self.process.is_none() => {}
+            Event::Recover => self.recover(core),
+            Event::Wake(generation) => {
+                if self
+                    .process
+                    .as_ref()
+                    .is_some_and(|it| it.generation == generation)
+                {
+                    self.input(core, Input::Tick);
+                }
+            }
+            Event::Committed => self.committed(core),
+            Event::Try(master, number) => self.try_master(core, master, number),
+            Event::Impatient(conn) => self.impatient(core, conn),
+            Event::DiskAgain => {
+                if let Some(process) = &mut self.process {
+                    process.refused = false;
+                    process.committing = false;
+                }
+                if !self.full {
+                    self.input(core, Input::Disk { writable: true });
+                }
+                self.commit(core);
+            }
+        }
+    }
+
+    fn expect(&self, core: &mut Core, coming: Coming) {
+        let Coming { after, id, turn } = coming;
+        // In every life of the agent.
+        let event = Event::Container(self.boot, id, turn);
+        core.after(after, WorldEvent::Agent(self.number, ANY_LIFE, event));
+    }
+
+    fn recover(&mut self, core: &mut Core) {
+        let Some(process) = &self.process else { return };
+        let expected = process.machine.expected_containers();
+        let containers = self.containers.recover(core, self.number, &expected);
+        self.input(core, Input::Recovered { containers });
+        for master in 0..core.shape.masters {
+            let delay = core.random.below(FIRST_BACKOFF);
+            self.later(core, delay, Event::Try(master, 0));
+        }
+    }
+
+    // ------------------------------------------------------------ the loop
+
+    fn input(&mut self, core: &mut Core, input: Input) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        process.waiting.push(input);
+        // A disk that refuses does not stop the machine: what it says is held.
+        if !process.committing || process.refused {
+            self.step_all(core);
+        }
+    }
+
+    /// Steps everything that waits, then commits.
+    fn step_all(&mut self, core: &mut Core) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        for input in std::mem::take(&mut process.waiting) {
+            let (now, wall) = (self.clock.now(core.now), self.clock.wall(core.now));
+            let before = match &input {
+                Input::Master { message, .. } => message.fence.clone(),
+                _ => None,
+            };
+            let output = process.machine.step(now, wall, input);
+            if core.is_sample() {
+                process.machine.check_invariants();
+            }
+            let verdict = core.checkers.fences.obeyed(self.number, before, &output);
+            core.judge("fences", verdict);
+            process.held.records.extend(output.records);
+            process.held.volumes.extend(output.volumes);
+            process.held.send.extend(output.send);
+            process.held.containers.extend(output.containers);
+            process.held.process.extend(output.process);
+        }
+        if process.refused {
+            // Answers to pings promise nothing.
+            let (pongs, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut process.held.send)
+                .into_iter()
+                .partition(|(_, it)| matches!(it.kind, Some(link::agent_message::Kind::Pong(_))));
+            process.held.send = rest;
+            for (link, message) in pongs {
+                let frame = Frame::FromAgent(message.encode_to_vec().into());
+                core.send(Conn(link.0), End::Server, frame);
+            }
+        }
+        self.commit(core);
+    }
+
+    /// Makes volumes, and begins to write what is held; when nothing is to be written, it leaves.
+    fn commit(&mut self, core: &mut Core) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        if process.committing {
+            return;
+        }
+        for command in std::mem::take(&mut process.held.volumes) {
+            let (id, made) = match &command {
+                VolumeCommand::Create(it) => (persistence(it), true),
+                VolumeCommand::Destroy(it) => (persistence(it), false),
+            };
+            let verdict = match made {
+                true => core.checkers.volumes.made(self.number, &id),
+                false => core.checkers.volumes.destroyed(self.number, &id),
+            };
+            core.judge("volumes", verdict);
+        }
+        if process.held.records.is_empty() {
+            self.let_out(core);
+            return;
+        }
+        process.committing = true;
+        if self.full {
+            process.refused = true;
+            let told = Input::Disk { writable: false };
+            process.waiting.push(told);
+            self.later(core, SECOND, Event::DiskAgain);
+            return;
+        }
+        let (low, high) = core.shape.sync;
+        let delay = core.random.between(low, high);
+        self.later(core, delay, Event::Committed);
+    }
+
+    fn committed(&mut self, core: &mut Core) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        process.committing = false;
+        let records = std::mem::take(&mut process.held.records);
+        self.append(core, &records);
+        if self.records.len() > core.shape.limits.records {
+            self.compact();
+        }
+        self.let_out(core);
+    }
+
+    /// The log is written anew with the shortest records of the same fold.
+    fn compact(&mut self) {
+        if let Some(process) = &self.process {
+            let records = process.machine.snapshot();
+            self.records = records.iter().map(|it| it.encode_to_vec().into()).collect();
+        }
+    }
+
+    /// Everything that was held leaves; then what came meanwhile is stepped.
+    fn let_out(&mut self, core: &mut Core) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let output = std::mem::take(&mut process.held);
+        for (link, message) in output.send {
+            let frame = Frame::FromAgent(message.encode_to_vec().into());
+            core.send(Conn(link.0), End::Server, frame);
+        }
+        let mut told = Vec::new();
+        for command in output.containers {
+            let (event, coming) = self.containers.obey(core, self.number, command);
+            if let Some(coming) = coming {
+                self.expect(core, coming);
+            }
+            told.extend(event);
+        }
+        for command in output.process {
+            match command {
+                ProcessCommand::Reconnect { link, after } => {
+                    self.close(core, Conn(link.0), after.as_nanos() as u64);
+                }
+                ProcessCommand::FollowLeader(address) => self.follow(core, &address),
+                ProcessCommand::Exit(reason) => {
+                    note!(core, self.host(), "ends: {reason}");
+                    core.checkers.tasks.left(self.number);
+                    if let Some(process) = &mut self.process {
+                        process.stopped = true;
+                    }
+                    // Its supervisor starts it again; it is somebody new then.
+                    self.crash(core);
+                    self.containers.die(core, self.number);
+                    self.start_after(core, 3 * SECOND);
+                    return;
+                }
+            }
+        }
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        for (container_id, event) in told {
+            process.waiting.push(Input::Container {
+                container_id,
+                event,
+            });
+        }
+        if !process.waiting.is_empty() {
+            self.step_all(core);
+            return;
+        }
+        process.generation += 1;
+        if let Some(at) = process.machine.next_deadline() {
+            let due = self.clock.true_time(core.now, at).max(core.now + 1_000);
+            let event = Event::Wake(process.generation);
+            core.at(due, WorldEvent::Agent(self.number, self.life, event));
+        }
+    }
+
+    // ------------------------------------------------------------ links
+
+    fn try_master(&mut self, core: &mut Core, master: usize, number: u64) {
+        let host = self.host();
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let way = &mut process.ways[master];
+        if way.conn.is_some() || way.tries != number || process.stopped {
+            return;
+        }
+        let conn = core.open(host, master, Hello::AgentLink);
+        way.conn = Some(conn);
+        way.open = false;
+        process.masters.insert(conn, master);
+        self.later(core, CONNECT, Event::Impatient(conn));
+    }
+
+    /// The way to a master is closed, and tried again after a while.
+    fn again(&mut self, core: &mut Core, conn: Conn, delay: Option<u64>) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let Some(master) = process.masters.remove(&conn) else {
+            return;
+        };
+        let way = &mut process.ways[master];
+        let was_open = std::mem::take(&mut way.open);
+        way.conn = None;
+        way.tries += 1;
+        let tries = way.tries;
+        let bound = match (was_open, delay) {
+            (true, delay) => {
+                way.backoff = FIRST_BACKOFF;
+                delay.unwrap_or(FIRST_BACKOFF).max(FIRST_BACKOFF)
+            }
+            (false, _) => {
+                way.backoff = (way.backoff * 2).min(LAST_BACKOFF);
+                way.backoff
+            }
+        };
+        let wait = core.random.between(bound / 2, bound);
+        self.later(core, wait, Event::Try(master, tries));
+        if was_open {
+            let link = LinkId(conn.0);
+            self.input(core, Input::LinkDown { link });
+            self.wake_all(core);
+        }
+    }
+
+    /// Another master may lead now.
+    fn wake_all(&mut self, core: &mut Core) {
+        for master in 0..core.shape.masters {
+            self.wake_way(core, master);
+        }
+    }
+
+    fn wake_way(&mut self, core: &mut Core, master: usize) {
+        let Some(way) = self.process.as_mut().map(|it| &mut it.ways[master]) else {
+            return;
+        };
+        if way.conn.is_none() {
+            way.tries += 1;
+            let tries = way.tries;
+            self.later(core, FIRST_BACKOFF / 4, Event::Try(master, tries));
+        }
+    }
+
+    fn close(&mut self, core: &mut Core, conn: Conn, after: u64) {
+        core.send(conn, End::Server, Frame::Closed);
+        self.again(core, conn, Some(after));
+    }
+
+    fn impatient(&mut self, core: &mut Core, conn: Conn) {
+        let waits = self.process.as_ref().is_some_and(|process| {
+            process
+                .masters
+                .get(&conn)
+                .is_some_and(|master| !process.ways[*master].open)
+        });
+        if waits {
+            core.send(conn, End::Server, Frame::Closed);
+            self.again(core, conn, None);
+        }
+    }
+
+    fn follow(&mut self, core: &mut Core, address: &str) {
+        if let Some(master) = crate::world::master_at(address) {
+            self.wake_way(core, master);
+        }
+    }
+
+    /// A frame of a master.
+    pub fn frame(&mut self, core: &mut Core, conn: Conn, frame: Frame) {
+        core.net.read(conn, End::Client);
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let Some(master) = process.masters.get(&conn).copied() else {
+            return;
+        };
+        match frame {
+            Frame::Accepted(_) => {
+                process.ways[master].open = true;
+                let link = LinkId(conn.0);
+                self.input(core, Input::LinkUp { link });
+            }
+            Frame::Refused(leader) => {
+                self.again(core, conn, None);
+                if let Some(leader) = leader {
+                    self.wake_way(core, leader);
+                }
+            }
+            Frame::ToAgent(bytes) => match link::MasterMessage::decode(bytes) {
+                Ok(message) => {
+                    let input = Input::Master {
+                        link: LinkId(conn.0),
+                        message: Box::new(message),
+                    };
+                    self.input(core, input);
+                }
+                Err(error) => core.violate("wire", format!("frame of a master: {error}")),
+            },
+            Frame::Closed => self.again(core, conn, None),
+            Frame::Open(_)
+            | Frame::FromAgent(_)
+            | Frame::Call(_)
+            | Frame::Event(_)
+            | Frame::Answer(..) => {}
+        }
+    }
+}
+
+/// Containers outlive the agent's processes.
+pub const ANY_LIFE: u64 = u64::MAX;
+
+fn persistence(resource: &wire::Resource) -> String {
+    let disk = resource.disk.as_ref();
+    let persistence = disk.and_then(|it| it.persistence.as_ref());
+    persistence.map_or_else(String::new, |it| it.id.clone())
+}

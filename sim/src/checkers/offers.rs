@@ -1,0 +1,243 @@
+//! What is offered and what is used on an agent never exceed what the agent has, and no role is
+//! offered more than its quota: added up anew from the messages, resource by resource.
+
+use std::collections::{BTreeMap, BTreeSet};
+use tepui_master_machine::output::{Output, ViewChange};
+use tepui_model::{AgentId, OfferId, wire};
+use tepui_state::ClusterState;
+
+#[derive(Debug, Clone)]
+struct Outstanding {
+    agent: AgentId,
+    framework: String,
+    role: String,
+    amounts: Amounts,
+}
+
+/// Thousandths by name, and ports.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Amounts {
+    scalars: BTreeMap<String, i64>,
+    unreserved: BTreeMap<String, i64>,
+    ports: BTreeSet<u64>,
+    twice: Option<u64>,
+}
+
+impl Amounts {
+    fn add(&mut self, resources: &[wire::Resource]) {
+        for it in resources.iter().filter(|it| it.shared.is_none()) {
+            if let Some(scalar) = &it.scalar {
+                let millis = (scalar.value * 1000.0).round() as i64;
+                *self.scalars.entry(it.name.clone()).or_default() += millis;
+                if it.reservations.is_empty() {
+                    *self.unreserved.entry(it.name.clone()).or_default() += millis;
+                }
+            }
+            for range in it.ranges.iter().flat_map(|it| &it.range) {
+                for port in range.begin..=range.end {
+                    if !self.ports.insert(port) {
+                        self.twice = Some(port);
+                    }
+                }
+            }
+        }
+    }
+
+    fn merge(&mut self, other: &Amounts) {
+        for (name, millis) in &other.scalars {
+            *self.scalars.entry(name.clone()).or_default() += millis;
+        }
+        for port in &other.ports {
+            if !self.ports.insert(*port) {
+                self.twice = Some(*port);
+            }
+        }
+        self.twice = self.twice.or(other.twice);
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Offers {
+    outstanding: BTreeMap<usize, BTreeMap<OfferId, Outstanding>>,
+    made: u64,
+}
+
+/// A task in this state holds its resources.
+fn holds(task: &tepui_model::log::Task) -> bool {
+    let state = wire::TaskState::try_from(task.state);
+    !task.completed && !task.unreachable && !state.is_ok_and(super::updates::ends)
+}
+
+impl Offers {
+    /// A machine is born, or thrown away: nothing is offered.
+    pub fn birth(&mut self, master: usize) {
+        self.outstanding.remove(&master);
+    }
+
+    /// Offers made so far.
+    pub fn len(&self) -> u64 {
+        self.made
+    }
+
+    /// Whether none was made.
+    pub fn is_empty(&self) -> bool {
+        self.made == 0
+    }
+
+    /// Offers that are out, as frameworks and agents.
+    pub fn outstanding(&self, master: usize) -> impl Iterator<Item = (&str, &AgentId)> {
+        self.outstanding
+            .get(&master)
+            .into_iter()
+            .flat_map(|it| it.values())
+            .map(|it| (it.framework.as_str(), &it.agent))
+    }
+
+    /// Thousandths of a resource of an agent that nobody uses and nobody is offered.
+    pub fn idle(&self, master: usize, state: &ClusterState, agent: &AgentId, name: &str) -> i64 {
+        let Some(row) = state.agent(agent) else {
+            return 0;
+        };
+        let mut total = Amounts::default();
+        total.add(&row.total);
+        let used = self.used(master, state, agent);
+        let of = |it: &Amounts| it.scalars.get(name).copied().unwrap_or(0);
+        of(&total) - of(&used)
+    }
+
+    fn used(&self, master: usize, state: &ClusterState, agent: &AgentId) -> Amounts {
+        let mut used = Amounts::default();
+        for (_, _, task) in state.tasks_of_agent(agent) {
+            if holds(task) {
+                used.add(&task.resources);
+            }
+        }
+        for (_, _, executor) in state.executors_of_agent(agent) {
+            used.add(&executor.resources);
+        }
+        let offers = self.outstanding.get(&master).into_iter().flatten();
+        for (_, offer) in offers.filter(|(_, it)| it.agent == *agent) {
+            used.merge(&offer.amounts);
+        }
+        used
+    }
+
+    /// A leader's machine has made a step.
+    pub fn decided(
+        &mut self,
+        master: usize,
+        state: &ClusterState,
+        output: &Output,
+    ) -> Result<(), String> {
+        let mut touched = BTreeSet::new();
+        let mut roles = BTreeSet::new();
+        for change in &output.view {
+            match change {
+                ViewChange::OfferAdded(offer) => {
+                    self.made += 1;
+                    let mut amounts = Amounts::default();
+                    amounts.add(&offer.resources.to_wire());
+                    let it = Outstanding {
+                        agent: offer.agent_id.clone(),
+                        framework: offer.framework_id.as_str().to_owned(),
+                        role: offer.role.as_str().to_owned(),
+                        amounts,
+                    };
+                    touched.insert(it.agent.clone());
+                    roles.insert(it.role.clone());
+                    let all = self.outstanding.entry(master).or_default();
+                    if all.insert(offer.id.clone(), it).is_some() {
+                        return Err(format!("offer {} is made twice", offer.id));
+                    }
+                }
+                ViewChange::OfferRemoved(id) => {
+                    let all = self.outstanding.entry(master).or_default();
+                    if all.remove(id).is_none() {
+                        return Err(format!("offer {id} is removed and was not there"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        for agent in touched {
+            self.check_agent(master, state, &agent)?;
+        }
+        for role in roles {
+            self.check_quota(master, state, &role)?;
+        }
+        Ok(())
+    }
+
+    fn check_agent(
+        &self,
+        master: usize,
+        state: &ClusterState,
+        agent: &AgentId,
+    ) -> Result<(), String> {
+        let Some(row) = state.agent(agent) else {
+            return Err(format!("agent {agent} is offered and not known"));
+        };
+        let mut total = Amounts::default();
+        total.add(&row.total);
+        let used = self.used(master, state, agent);
+        let over = used
+            .scalars
+            .iter()
+            .find(|(name, millis)| **millis > total.scalars.get(*name).copied().unwrap_or(0));
+        if let Some((name, millis)) = over {
+            return Err(format!(
+                "agent {agent} has {:?} thousandths of {name}, and {millis} are used or offered",
+                total.scalars.get(name)
+            ));
+        }
+        if let Some(port) = used.twice {
+            return Err(format!(
+                "port {port} of agent {agent} is used or offered twice"
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_quota(&self, master: usize, state: &ClusterState, role: &str) -> Result<(), String> {
+        // Quotas are of top-level roles and cover what is below them.
+        let top = role.split('/').next().unwrap_or(role);
+        let Some(quota) = state.quota(top) else {
+            return Ok(());
+        };
+        let of_top =
+            |it: &str| it == top || it.strip_prefix(top).is_some_and(|it| it.starts_with('/'));
+        let mut used: BTreeMap<String, i64> = BTreeMap::new();
+        let mut add = |amounts: &Amounts| {
+            for (name, millis) in &amounts.unreserved {
+                *used.entry(name.clone()).or_default() += millis;
+            }
+        };
+        for (_, _, task) in state.tasks() {
+            if holds(task) && of_top(&task.role) {
+                let mut amounts = Amounts::default();
+                amounts.add(&task.resources);
+                add(&amounts);
+            }
+        }
+        let offers = self.outstanding.get(&master).into_iter().flatten();
+        let mut offered: BTreeMap<String, i64> = BTreeMap::new();
+        for (_, offer) in offers.filter(|(_, it)| of_top(&it.role)) {
+            add(&offer.amounts);
+            for (name, millis) in &offer.amounts.unreserved {
+                *offered.entry(name.clone()).or_default() += millis;
+            }
+        }
+        for (name, limit) in &quota.limits {
+            let limit = (limit.value * 1000.0).round() as i64;
+            let used = used.get(name).copied().unwrap_or(0);
+            // Only an offer can pass it: what runs may be older than the limit.
+            if used > limit && offered.get(name).copied().unwrap_or(0) > 0 {
+                return Err(format!(
+                    "role {top} may have {limit} thousandths of {name}, and has or is offered {used}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}

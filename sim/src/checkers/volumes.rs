@@ -1,0 +1,73 @@
+//! Persistent data is made when somebody asked for it, and destroyed by DESTROY alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Volumes {
+    asked: BTreeSet<String>,
+    unasked: BTreeSet<String>,
+    // Folders by agent, with the tasks that wrote into them.
+    folders: BTreeMap<usize, BTreeMap<String, Vec<String>>>,
+}
+
+impl Volumes {
+    /// Somebody sends a CREATE.
+    pub fn create(&mut self, volume: &str) {
+        self.asked.insert(volume.to_owned());
+    }
+
+    /// Somebody sends a DESTROY.
+    pub fn destroy(&mut self, volume: &str) {
+        self.unasked.insert(volume.to_owned());
+    }
+
+    /// The agent made the folder, or found it there.
+    pub fn made(&mut self, agent: usize, volume: &str) -> Result<(), String> {
+        if !self.asked.contains(volume) {
+            return Err(format!("volume {volume} is made and nobody asked for it"));
+        }
+        let folders = self.folders.entry(agent).or_default();
+        folders.entry(volume.to_owned()).or_default();
+        Ok(())
+    }
+
+    /// The agent deleted the folder.
+    pub fn destroyed(&mut self, agent: usize, volume: &str) -> Result<(), String> {
+        if !self.unasked.contains(volume) {
+            return Err(format!("volume {volume} is destroyed without DESTROY"));
+        }
+        self.folders.entry(agent).or_default().remove(volume);
+        Ok(())
+    }
+
+    /// A task starts on the volume.
+    pub fn used(&mut self, agent: usize, volume: &str, task: &str) -> Result<(), String> {
+        let folder = self.folders.entry(agent).or_default().get_mut(volume);
+        match folder {
+            None => Err(format!(
+                "task {task} starts on volume {volume}, which is not on agent {agent}"
+            )),
+            Some(tasks) => {
+                tasks.push(task.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    /// Everything on the agent is gone.
+    pub fn wiped(&mut self, agent: usize) {
+        self.folders.remove(&agent);
+    }
+
+    /// Volumes that are on the agent's disk.
+    pub fn on(&self, agent: usize) -> Vec<String> {
+        let folders = self.folders.get(&agent);
+        folders.map_or_else(Vec::new, |it| it.keys().cloned().collect())
+    }
+
+    /// Whether a DESTROY of it was ever sent.
+    pub fn may_be_gone(&self, volume: &str) -> bool {
+        self.unasked.contains(volume)
+    }
+}

@@ -1,0 +1,344 @@
+//! What frameworks do with an offer.
+
+use crate::{
+    agent::DISK,
+    core::Core,
+    framework::{Known, Store},
+    random::Random,
+    workload::{Kind, Style, TaskPlan},
+};
+use tepui_model::{
+    Principal, Role, Scalar,
+    resources::{DiskInfo, Persistence, Reservation, Resource},
+    wire::{
+        self,
+        offer::operation,
+        scheduler::{self, call},
+    },
+};
+
+/// How far a volume's life has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// Tasks that were started on it.
+    pub used: u64,
+}
+
+/// What to send.
+pub(crate) struct Choice {
+    pub(crate) call: scheduler::Call,
+    pub(crate) tasks: Vec<String>,
+}
+
+/// What of an offer nobody has reserved.
+#[derive(Debug, Default)]
+struct Free {
+    cpus: i64,
+    mem: i64,
+    disk: i64,
+    ports: Vec<u64>,
+}
+
+impl Free {
+    fn of(offer: &wire::Offer) -> Free {
+        let mut free = Free::default();
+        for it in offer
+            .resources
+            .iter()
+            .filter(|it| it.reservations.is_empty())
+        {
+            let amount = it.scalar.map_or(0.0, |it| it.value);
+            match it.name.as_str() {
+                "cpus" => free.cpus += (amount * 1000.0).round() as i64,
+                "mem" => free.mem += amount.round() as i64,
+                "disk" => free.disk += amount.round() as i64,
+                "ports" => {
+                    let ranges = it.ranges.iter().flat_map(|it| &it.range);
+                    free.ports.extend(ranges.flat_map(|it| it.begin..=it.end));
+                }
+                _ => {}
+            }
+        }
+        free
+    }
+}
+
+/// Answers one offer.
+pub(crate) fn answer(
+    core: &mut Core,
+    style: &Style,
+    number: usize,
+    principal: &str,
+    store: &mut Store,
+    random: &mut Random,
+    offer: &wire::Offer,
+) -> Choice {
+    let refuse = |random: &mut Random| match style.kind {
+        Kind::Picky => 3600.0,
+        _ => *random.pick(&[0.0, 1.0, 1.0, 5.0]),
+    };
+    let mut operations = Vec::new();
+    let mut tasks = Vec::new();
+    let wanted = match style.kind {
+        _ if core.quiet => 0,
+        Kind::Batch | Kind::Hoarder => style.most.saturating_sub(store.tasks.len()).min(4),
+        Kind::Service(count) => count.saturating_sub(store.tasks.len()).min(2),
+        Kind::Reserver | Kind::Silent | Kind::Picky => 0,
+    };
+    // Agents are known by the names of their machines.
+    let agent = offer
+        .hostname
+        .strip_prefix("host")
+        .and_then(|it| it.parse::<usize>().ok())
+        .unwrap_or(usize::MAX);
+    let mut free = Free::of(offer);
+    for _ in 0..wanted {
+        store.made += 1;
+        let id = format!("t{number}-{}", store.made);
+        let mut plan = TaskPlan::draw(random, id, number, agent);
+        if let Kind::Service(_) = style.kind {
+            plan.runs_for = random.chance(100).then(|| plan.runs_for.unwrap_or(0) * 3);
+        }
+        if free.cpus < plan.cpus || free.mem < plan.mem {
+            continue;
+        }
+        if random.chance(300) {
+            plan.port = free.ports.pop();
+        }
+        free.cpus -= plan.cpus;
+        free.mem -= plan.mem;
+        operations.push(launch(&plan, offer, None));
+        tasks.push(ask(core, store, offer, plan));
+    }
+    if style.kind == Kind::Reserver {
+        let reserver = Reserver {
+            number,
+            principal,
+            role: &style.role,
+            agent,
+        };
+        reserver.answer(
+            core,
+            store,
+            random,
+            offer,
+            &free,
+            &mut operations,
+            &mut tasks,
+        );
+    }
+    let filters = Some(wire::Filters {
+        refuse_seconds: Some(refuse(random)),
+    });
+    let offer_ids = vec![offer.id.clone()];
+    let call = match operations.is_empty() {
+        true => scheduler::Call {
+            r#type: Some(call::Type::Decline as i32),
+            decline: Some(call::Decline { offer_ids, filters }),
+            ..scheduler::Call::default()
+        },
+        false => scheduler::Call {
+            r#type: Some(call::Type::Accept as i32),
+            accept: Some(call::Accept {
+                offer_ids,
+                operations,
+                filters,
+            }),
+            ..scheduler::Call::default()
+        },
+    };
+    Choice { call, tasks }
+}
+
+/// The checkers and the framework's own disk know of a task before it is asked for.
+fn ask(core: &mut Core, store: &mut Store, offer: &wire::Offer, plan: TaskPlan) -> String {
+    let id = plan.id.clone();
+    store.tasks.insert(
+        id.clone(),
+        Known {
+            agent: offer.agent_id.value.clone(),
+            state: None,
+            kill: false,
+            kill_taken: false,
+        },
+    );
+    core.checkers
+        .tasks
+        .ask(core.now, &offer.framework_id.value, plan);
+    id
+}
+
+fn launch(
+    plan: &TaskPlan,
+    offer: &wire::Offer,
+    volume: Option<wire::Resource>,
+) -> wire::offer::Operation {
+    let mut resources = vec![
+        Resource::scalar("cpus", Scalar::from_millis(plan.cpus)).to_wire(),
+        Resource::scalar("mem", Scalar::from_units(plan.mem)).to_wire(),
+    ];
+    if let Some(port) = plan.port {
+        resources.push(wire::Resource {
+            name: "ports".to_owned(),
+            r#type: wire::value::Type::Ranges as i32,
+            ranges: Some(wire::value::Ranges {
+                range: vec![wire::value::Range {
+                    begin: port,
+                    end: port,
+                }],
+            }),
+            ..wire::Resource::default()
+        });
+    }
+    resources.extend(volume);
+    let info = wire::TaskInfo {
+        name: plan.id.clone(),
+        task_id: wire::TaskId {
+            value: plan.id.clone(),
+        },
+        agent_id: offer.agent_id.clone(),
+        resources,
+        command: Some(wire::CommandInfo {
+            value: Some("true".to_owned()),
+            ..wire::CommandInfo::default()
+        }),
+        ..wire::TaskInfo::default()
+    };
+    wire::offer::Operation {
+        r#type: Some(operation::Type::Launch as i32),
+        launch: Some(operation::Launch {
+            task_infos: vec![info],
+        }),
+        ..wire::offer::Operation::default()
+    }
+}
+
+/// A framework with data.
+struct Reserver<'a> {
+    number: usize,
+    principal: &'a str,
+    role: &'a str,
+    agent: usize,
+}
+
+/// Megabytes of a volume.
+const SIZE: i64 = 128;
+/// Tasks on a volume before it is destroyed.
+const USES: u64 = 3;
+
+impl Reserver<'_> {
+    #[allow(clippy::too_many_arguments)] // the parts of one choice
+    fn answer(
+        &self,
+        core: &mut Core,
+        store: &mut Store,
+        random: &mut Random,
+        offer: &wire::Offer,
+        free: &Free,
+        operations: &mut Vec<wire::offer::Operation>,
+        tasks: &mut Vec<String>,
+    ) {
+        let own = offer.resources.iter().filter_map(|it| {
+            let persistence = it.disk.as_ref()?.persistence.as_ref()?;
+            Some((persistence.id.clone(), it.clone()))
+        });
+        for (id, resource) in own.collect::<Vec<_>>() {
+            let used = store.volumes.get(&id).map_or(USES, |it| it.used);
+            if used >= USES || core.quiet && random.chance(300) {
+                core.checkers.volumes.destroy(&id);
+                operations.push(self.destroy(&id, resource.clone()));
+                operations.push(self.unreserve(&id, resource));
+                continue;
+            }
+            if core.quiet || free.cpus < 500 || free.mem < 64 || store.tasks.len() >= 4 {
+                continue;
+            }
+            store.made += 1;
+            let mut plan = TaskPlan::draw(
+                random,
+                format!("t{}-{}", self.number, store.made),
+                self.number,
+                self.agent,
+            );
+            (plan.cpus, plan.mem, plan.volume) = (500, 64, Some(id.clone()));
+            operations.push(launch(&plan, offer, Some(resource)));
+            tasks.push(ask(core, store, offer, plan));
+            store.volumes.entry(id).or_default().used += 1;
+            return;
+        }
+        if core.quiet || store.volumes.len() >= 6 || free.disk < SIZE || free.disk > DISK {
+            return;
+        }
+        let id = format!("v{}-{}", self.number, store.volumes.len() + 1);
+        store.volumes.insert(id.clone(), Volume::default());
+        core.checkers.volumes.create(&id);
+        let reserved = self.reserved();
+        operations.push(wire::offer::Operation {
+            r#type: Some(operation::Type::Reserve as i32),
+            id: Some(operation_id("reserve", &id)),
+            reserve: Some(operation::Reserve {
+                resources: vec![reserved.clone().to_wire()],
+                ..operation::Reserve::default()
+            }),
+            ..wire::offer::Operation::default()
+        });
+        let volume = reserved.with_disk(DiskInfo {
+            persistence: Some(Persistence {
+                id: id.as_str().into(),
+                principal: Some(Principal::from(self.principal)),
+            }),
+            volume: Some(wire::Volume {
+                mode: wire::volume::Mode::Rw as i32,
+                container_path: "data".to_owned(),
+                ..wire::Volume::default()
+            }),
+            source: None,
+        });
+        operations.push(wire::offer::Operation {
+            r#type: Some(operation::Type::Create as i32),
+            id: Some(operation_id("create", &id)),
+            create: Some(operation::Create {
+                volumes: vec![volume.to_wire()],
+            }),
+            ..wire::offer::Operation::default()
+        });
+    }
+
+    fn reserved(&self) -> Resource {
+        Resource::scalar("disk", Scalar::from_units(SIZE)).with_reservation(Reservation::dynamic(
+            Role::from(self.role),
+            Some(Principal::from(self.principal)),
+        ))
+    }
+
+    fn destroy(&self, id: &str, resource: wire::Resource) -> wire::offer::Operation {
+        wire::offer::Operation {
+            r#type: Some(operation::Type::Destroy as i32),
+            id: Some(operation_id("destroy", id)),
+            destroy: Some(operation::Destroy {
+                volumes: vec![resource],
+            }),
+            ..wire::offer::Operation::default()
+        }
+    }
+
+    fn unreserve(&self, id: &str, resource: wire::Resource) -> wire::offer::Operation {
+        wire::offer::Operation {
+            r#type: Some(operation::Type::Unreserve as i32),
+            id: Some(operation_id("unreserve", id)),
+            unreserve: Some(operation::Unreserve {
+                resources: vec![wire::Resource {
+                    disk: None,
+                    ..resource
+                }],
+            }),
+            ..wire::offer::Operation::default()
+        }
+    }
+}
+
+fn operation_id(kind: &str, volume: &str) -> wire::OperationId {
+    wire::OperationId {
+        value: format!("{kind}-{volume}"),
+    }
+}

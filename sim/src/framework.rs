@@ -1,0 +1,802 @@
+//! A framework's scheduler: finds the leader, subscribes, answers offers in its own way,
+//! acknowledges, reconciles, fails over.
+//!
+//! It speaks as clients do over HTTP, one call after the other, each on a connection of its own,
+//! or as they do over gRPC, on the stream of the subscription without an answer.
+
+use crate::{
+    checkers::tasks::Answer,
+    choices,
+    clock::{MILLI, SECOND},
+    core::{Core, Event as WorldEvent},
+    network::{Conn, End, Frame, Hello, Host},
+    random::Random,
+    trace::note,
+    workload::{Kind, Style},
+};
+use bytes::Bytes;
+use prost::Message as _;
+use std::collections::{BTreeMap, VecDeque};
+use tepui_model::wire::{
+    self, TaskState,
+    framework_info::capability::Type as Capability,
+    scheduler::{self, call, event},
+    task_status::Reason,
+};
+
+/// A master has this long to answer.
+const PATIENCE: u64 = 5 * SECOND;
+/// First and longest wait between two tries to subscribe.
+const FIRST_BACKOFF: u64 = 50 * MILLI;
+const LAST_BACKOFF: u64 = SECOND;
+
+/// What happens inside a scheduler.
+#[derive(Debug)]
+pub enum Event {
+    /// It starts.
+    Start,
+    /// It tries to subscribe, of this try.
+    Subscribe(u64),
+    /// What it waits for on this connection has had its time.
+    Impatient(Conn),
+    /// Its own clock.
+    Beat,
+    /// It acknowledges what it heard a while ago.
+    Acknowledge(Box<call::Acknowledge>),
+    /// It answers offers that it kept.
+    Answer(Vec<wire::Offer>),
+    /// It reads its events again.
+    ReadOn,
+}
+
+impl Event {
+    /// For the trace.
+    pub fn kind(&self) -> u64 {
+        match self {
+            Event::Start => 1,
+            Event::Subscribe(number) => 2 ^ number << 4,
+            Event::Impatient(conn) => 3 ^ conn.0 << 4,
+            Event::Beat => 4,
+            Event::Acknowledge(_) => 5,
+            Event::Answer(offers) => 6 ^ (offers.len() as u64) << 4,
+            Event::ReadOn => 7,
+        }
+    }
+}
+
+/// What a framework remembers of a task, also when its scheduler dies.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The agent's id.
+    pub agent: String,
+    /// What was heard last.
+    pub state: Option<TaskState>,
+    /// It wants the task to end.
+    pub kill: bool,
+    /// The master took note of that.
+    pub kill_taken: bool,
+}
+
+/// What a framework has on a disk of its own, which never fails.
+#[derive(Clone, Debug, Default)]
+pub struct Store {
+    /// As the master named it.
+    pub id: Option<String>,
+    /// Tasks that have not ended as far as is known.
+    pub tasks: BTreeMap<String, Known>,
+    /// Tasks made so far.
+    pub made: u64,
+    /// Its volumes, and what they are used for.
+    pub volumes: BTreeMap<String, choices::Volume>,
+}
+
+/// What a call is about, for when its answer comes.
+#[derive(Clone, Debug)]
+pub(crate) enum About {
+    /// These tasks are launched.
+    Launch(Vec<String>),
+    /// This one is to end.
+    Kill(String),
+    /// Nothing that needs an answer.
+    Nothing,
+}
+
+#[derive(Debug)]
+struct Stream {
+    conn: Conn,
+    master: usize,
+    id: Option<String>,
+    subscribed: bool,
+    heard_at: u64,
+}
+
+#[derive(Debug)]
+struct Calling {
+    conn: Conn,
+    about: About,
+}
+
+#[derive(Debug)]
+struct Process {
+    stream: Option<Stream>,
+    calls: VecDeque<(Bytes, About)>,
+    calling: Option<Calling>,
+    target: usize,
+    backoff: u64,
+    tries: u64,
+    unread: VecDeque<(Conn, Frame)>,
+    reconcile_at: u64,
+}
+
+/// A framework.
+#[derive(Debug)]
+pub struct Framework {
+    /// Its number.
+    pub number: usize,
+    /// Its ways.
+    pub style: Style,
+    /// Of its schedulers; rises.
+    pub life: u64,
+    /// What outlives a scheduler.
+    pub store: Store,
+    /// It does not read what comes.
+    pub slow: bool,
+    /// It wants no more.
+    pub retired: bool,
+    random: Random,
+    process: Option<Process>,
+}
+
+impl Framework {
+    /// A framework that was never there.
+    pub fn new(core: &Core, number: usize, style: Style) -> Framework {
+        Framework {
+            number,
+            style,
+            life: 0,
+            store: Store::default(),
+            slow: false,
+            retired: false,
+            random: Random::new(core.shape.seed, &format!("framework {number}")),
+            process: None,
+        }
+    }
+
+    fn host(&self) -> Host {
+        Host::Framework(self.number)
+    }
+
+    fn later(&self, core: &mut Core, delay: u64, event: Event) {
+        core.after(delay, WorldEvent::Framework(self.number, self.life, event));
+    }
+
+    /// Whether a scheduler runs.
+    pub fn is_up(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Whether it is subscribed.
+    pub fn is_subscribed(&self) -> bool {
+        let stream = self.process.as_ref().and_then(|it| it.stream.as_ref());
+        stream.is_some_and(|it| it.subscribed)
+    }
+
+    /// Calls that wait for an answer or for their turn.
+    pub fn open_calls(&self) -> usize {
+        let process = self.process.as_ref();
+        process.map_or(0, |it| it.calls.len() + usize::from(it.calling.is_some()))
+    }
+
+    /// Starts a scheduler in a while.
+    pub fn start_after(&mut self, core: &mut Core, delay: u64) {
+        self.later(core, delay, Event::Start);
+    }
+
+    /// The scheduler dies.
+    pub fn crash(&mut self, core: &mut Core) {
+        if self.process.take().is_some() {
+            self.life += 1;
+            self.slow = false;
+            note!(core, self.host(), "crashes");
+            core.resume(self.host());
+            core.hang_up(self.host());
+        }
+    }
+
+    /// Another scheduler of the same framework subscribes while the first one is there: as a
+    /// process it is the first one's successor, and the first one is forgotten here.
+    pub fn take_over(&mut self, core: &mut Core) {
+        if self.process.take().is_some() {
+            self.life += 1;
+            self.slow = false;
+            note!(core, self.host(), "is taken over");
+            self.start_after(core, MILLI);
+        }
+    }
+
+    fn start(&mut self, core: &mut Core) {
+        if self.process.is_some() || self.retired {
+            return;
+        }
+        let target = self.random.index(core.shape.masters);
+        self.process = Some(Process {
+            stream: None,
+            calls: VecDeque::new(),
+            calling: None,
+            target,
+            backoff: FIRST_BACKOFF,
+            tries: 0,
+            unread: VecDeque::new(),
+            reconcile_at: 0,
+        });
+        self.subscribe(core, 0);
+        self.later(core, SECOND / 2, Event::Beat);
+    }
+
+    /// Something happens inside, in the life in which it was begun.
+    pub fn handle(&mut self, core: &mut Core, event: Event) {
+        if matches!(event, Event::Start) {
+            self.start(core);
+            return;
+        }
+        if self.process.is_none() {
+            return;
+        }
+        match event {
+            Event::Start => {}
+            Event::Subscribe(number) => self.subscribe(core, number),
+            Event::Impatient(conn) => self.impatient(core, conn),
+            Event::Beat => self.beat(core),
+            Event::Acknowledge(it) => self.acknowledge(core, *it),
+            Event::Answer(offers) => self.answer_offers(core, offers),
+            Event::ReadOn => {
+                self.slow = false;
+                let unread = self
+                    .process
+                    .as_mut()
+                    .map(|it| std::mem::take(&mut it.unread));
+                for (conn, frame) in unread.unwrap_or_default() {
+                    self.frame(core, conn, frame);
+                }
+            }
+        }
+    }
+
+    // ------------------------------------------------------------ the subscription
+
+    fn info(&self) -> wire::FrameworkInfo {
+        let mut capabilities = vec![
+            Capability::MultiRole,
+            Capability::ReservationRefinement,
+            Capability::TaskKillingState,
+        ];
+        if self.style.partition_aware {
+            capabilities.push(Capability::PartitionAware);
+        }
+        let capability = |it: Capability| wire::framework_info::Capability {
+            r#type: Some(it as i32),
+        };
+        wire::FrameworkInfo {
+            user: "nobody".to_owned(),
+            name: format!("framework {}", self.number),
+            id: self
+                .store
+                .id
+                .clone()
+                .map(|value| wire::FrameworkId { value }),
+            failover_timeout: Some(self.style.failover as f64),
+            roles: vec![self.style.role.clone()],
+            principal: Some(self.principal()),
+            capabilities: capabilities.into_iter().map(capability).collect(),
+            ..wire::FrameworkInfo::default()
+        }
+    }
+
+    /// Who it is to the master.
+    pub fn principal(&self) -> String {
+        format!("principal{}", self.number)
+    }
+
+    fn subscribe(&mut self, core: &mut Core, number: u64) {
+        let (host, info) = (self.host(), self.info());
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        if process.stream.is_some() || process.tries != number {
+            return;
+        }
+        let call = scheduler::Call {
+            framework_id: info.id.clone(),
+            r#type: Some(call::Type::Subscribe as i32),
+            subscribe: Some(call::Subscribe {
+                framework_info: info,
+                ..call::Subscribe::default()
+            }),
+            ..scheduler::Call::default()
+        };
+        let hello = Hello::Subscribe {
+            call: call.encode_to_vec().into(),
+            inside: self.style.inside,
+        };
+        let master = process.target;
+        let conn = core.open(host, master, hello);
+        process.stream = Some(Stream {
+            conn,
+            master,
+            id: None,
+            subscribed: false,
+            heard_at: core.now,
+        });
+        self.later(core, PATIENCE, Event::Impatient(conn));
+    }
+
+    /// The subscription is over; the next try is at `leader` or at whoever comes next.
+    fn unsubscribed(&mut self, core: &mut Core, leader: Option<usize>) {
+        let masters = core.shape.masters;
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let Some(stream) = process.stream.take() else {
+            return;
+        };
+        process.unread.clear();
+        if self.style.inside {
+            // They were to ride on it.
+            process.calls.clear();
+        }
+        process.tries += 1;
+        let number = process.tries;
+        let wait = match leader {
+            Some(leader) => {
+                process.target = leader;
+                5 * MILLI
+            }
+            None => {
+                process.target = (stream.master + 1) % masters;
+                if stream.subscribed {
+                    process.backoff = FIRST_BACKOFF;
+                }
+                process.backoff = (process.backoff * 2).min(LAST_BACKOFF);
+                process.backoff
+            }
+        };
+        let wait = self.random.between(wait / 2, wait);
+        self.later(core, wait, Event::Subscribe(number));
+    }
+
+    fn hang_up(&mut self, core: &mut Core) {
+        let stream = self.process.as_ref().and_then(|it| it.stream.as_ref());
+        if let Some(conn) = stream.map(|it| it.conn) {
+            core.send(conn, End::Server, Frame::Closed);
+            self.unsubscribed(core, None);
+        }
+    }
+
+    fn impatient(&mut self, core: &mut Core, conn: Conn) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        if process
+            .stream
+            .as_ref()
+            .is_some_and(|it| it.conn == conn && !it.subscribed)
+        {
+            self.hang_up(core);
+        } else if process.calling.as_ref().is_some_and(|it| it.conn == conn) {
+            core.send(conn, End::Server, Frame::Closed);
+            process.calling = None;
+            self.next_call(core);
+        }
+    }
+
+    // ------------------------------------------------------------ calls
+
+    /// Sends a call, now or when those before it are answered.
+    pub(crate) fn call(&mut self, core: &mut Core, mut call: scheduler::Call, about: About) {
+        let Some(id) = self.store.id.clone() else {
+            return;
+        };
+        call.framework_id = Some(wire::FrameworkId { value: id });
+        let bytes = Bytes::from(call.encode_to_vec());
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        if self.style.inside {
+            if let Some(stream) = process.stream.as_ref().filter(|it| it.subscribed) {
+                core.send(stream.conn, End::Server, Frame::Call(bytes));
+            }
+            return;
+        }
+        process.calls.push_back((bytes, about));
+        self.next_call(core);
+    }
+
+    fn next_call(&mut self, core: &mut Core) {
+        let host = self.host();
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        if process.calling.is_some() {
+            return;
+        }
+        let Some(stream) = process.stream.as_ref().filter(|it| it.subscribed) else {
+            // What was decided for another subscription has lost its sense.
+            process.calls.clear();
+            return;
+        };
+        let Some(stream_id) = stream.id.clone() else {
+            return;
+        };
+        let master = stream.master;
+        let Some((call, about)) = process.calls.pop_front() else {
+            return;
+        };
+        let conn = core.open(host, master, Hello::Call { call, stream_id });
+        process.calling = Some(Calling { conn, about });
+        self.later(core, PATIENCE, Event::Impatient(conn));
+    }
+
+    fn answered(&mut self, core: &mut Core, status: Option<u16>) {
+        let Some(calling) = self.process.as_mut().and_then(|it| it.calling.take()) else {
+            return;
+        };
+        let taken = status.is_some_and(|it| it < 300);
+        match calling.about {
+            About::Launch(tasks) => {
+                let answer = match status {
+                    None => Answer::None,
+                    Some(_) if taken => Answer::Accepted,
+                    Some(_) => Answer::Refused,
+                };
+                for task in tasks {
+                    core.checkers.tasks.answer(&task, answer);
+                    if answer == Answer::Refused {
+                        self.store.tasks.remove(&task);
+                    }
+                }
+            }
+            About::Kill(task) if taken => {
+                core.checkers.tasks.kill_taken(&task);
+                if let Some(known) = self.store.tasks.get_mut(&task) {
+                    known.kill_taken = true;
+                }
+            }
+            About::Kill(_) | About::Nothing => {}
+        }
+        self.next_call(core);
+    }
+
+    // ------------------------------------------------------------ its own clock
+
+    fn beat(&mut self, core: &mut Core) {
+        let wait = self.random.between(SECOND / 2, SECOND);
+        self.later(core, wait, Event::Beat);
+        let silence = 5 * core.shape.timing.heartbeat;
+        let stream = self.process.as_ref().and_then(|it| it.stream.as_ref());
+        let Some(stream) = stream.filter(|it| it.subscribed) else {
+            return;
+        };
+        if core.now - stream.heard_at > silence && !self.slow {
+            self.hang_up(core);
+            return;
+        }
+        if self
+            .process
+            .as_ref()
+            .is_some_and(|it| core.now >= it.reconcile_at)
+        {
+            self.reconcile(core);
+        }
+        self.kill_some(core);
+    }
+
+    /// Asks what became of everything that has not ended.
+    fn reconcile(&mut self, core: &mut Core) {
+        let wait = match core.quiet {
+            true => 3 * SECOND,
+            false => self.random.between(8 * SECOND, 20 * SECOND),
+        };
+        if let Some(process) = &mut self.process {
+            process.reconcile_at = core.now + wait;
+        }
+        let tasks = self
+            .store
+            .tasks
+            .iter()
+            .map(|(id, known)| call::reconcile::Task {
+                task_id: wire::TaskId { value: id.clone() },
+                agent_id: Some(wire::AgentId {
+                    value: known.agent.clone(),
+                }),
+            });
+        let tasks: Vec<_> = tasks.collect();
+        // An empty one asks for everything.
+        let call = scheduler::Call {
+            r#type: Some(call::Type::Reconcile as i32),
+            reconcile: Some(call::Reconcile { tasks }),
+            ..scheduler::Call::default()
+        };
+        self.call(core, call, About::Nothing);
+    }
+
+    fn kill_some(&mut self, core: &mut Core) {
+        if let Kind::Service(_) = self.style.kind
+            && !core.quiet
+            && self.random.chance(150)
+        {
+            let running: Vec<String> = self
+                .store
+                .tasks
+                .iter()
+                .filter(|(_, it)| it.state == Some(TaskState::TaskRunning) && !it.kill)
+                .map(|(id, _)| id.clone())
+                .collect();
+            if !running.is_empty() {
+                let id = self.random.pick(&running).clone();
+                self.kill(core, &id);
+            }
+        }
+        // Only what the master took note of is never asked for again.
+        let again: Vec<String> = self
+            .store
+            .tasks
+            .iter()
+            .filter(|(_, it)| it.kill && !it.kill_taken)
+            .map(|(id, _)| id.clone())
+            .collect();
+        if self.open_calls() == 0 && self.random.chance(300) {
+            for id in again {
+                self.kill(core, &id);
+            }
+        }
+    }
+
+    /// Asks for the end of a task.
+    pub fn kill(&mut self, core: &mut Core, task: &str) {
+        let Some(known) = self.store.tasks.get_mut(task) else {
+            return;
+        };
+        known.kill = true;
+        core.checkers.tasks.kill(task);
+        note!(core, self.host(), "kills {task}");
+        let call = scheduler::Call {
+            r#type: Some(call::Type::Kill as i32),
+            kill: Some(call::Kill {
+                task_id: wire::TaskId {
+                    value: task.to_owned(),
+                },
+                ..call::Kill::default()
+            }),
+            ..scheduler::Call::default()
+        };
+        self.call(core, call, About::Kill(task.to_owned()));
+    }
+
+    // ------------------------------------------------------------ frames
+
+    /// A frame of a master.
+    pub fn frame(&mut self, core: &mut Core, conn: Conn, frame: Frame) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        if process.calling.as_ref().is_some_and(|it| it.conn == conn) {
+            core.net.read(conn, End::Client);
+            match frame {
+                Frame::Answer(status, text) => {
+                    if status >= 400 {
+                        note!(core, self.host(), "is answered {status}: {text}");
+                    }
+                    self.answered(core, Some(status));
+                }
+                Frame::Refused(_) => self.answered(core, Some(503)),
+                Frame::Closed => self.answered(core, None),
+                _ => {}
+            }
+            return;
+        }
+        if process.stream.as_ref().is_none_or(|it| it.conn != conn) {
+            return;
+        }
+        if self.slow {
+            process.unread.push_back((conn, frame));
+            return;
+        }
+        core.net.read(conn, End::Client);
+        match frame {
+            Frame::Accepted(id) => {
+                if let Some(stream) = &mut process.stream {
+                    stream.id = Some(id);
+                }
+            }
+            Frame::Refused(leader) => self.unsubscribed(core, leader),
+            Frame::Closed => self.unsubscribed(core, None),
+            Frame::Event(bytes) => {
+                if let Some(stream) = &mut process.stream {
+                    stream.heard_at = core.now;
+                }
+                match scheduler::Event::decode(bytes) {
+                    Ok(event) => self.event(core, event),
+                    Err(error) => core.violate("wire", format!("an event: {error}")),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn event(&mut self, core: &mut Core, event: scheduler::Event) {
+        if event.r#type() != event::Type::Error {
+            core.checkers.frameworks.heard(core.now, self.number);
+        }
+        match event.r#type() {
+            event::Type::Subscribed => {
+                if let Some(it) = event.subscribed {
+                    self.subscribed(core, it.framework_id.value);
+                }
+            }
+            event::Type::Offers => {
+                let offers = event.offers.map(|it| it.offers).unwrap_or_default();
+                self.offered(core, offers);
+            }
+            event::Type::Update => {
+                if let Some(it) = event.update {
+                    self.updated(core, it.status);
+                }
+            }
+            event::Type::UpdateOperationStatus => {
+                if let Some(it) = event.update_operation_status {
+                    self.operation_updated(core, it.status);
+                }
+            }
+            event::Type::Error => {
+                let text = event.error.map(|it| it.message).unwrap_or_default();
+                note!(core, self.host(), "is told an error: {text}");
+                self.refused(core, &text);
+            }
+            _ => {}
+        }
+    }
+
+    fn subscribed(&mut self, core: &mut Core, id: String) {
+        if let Some(known) = &self.store.id
+            && *known != id
+        {
+            let text = format!("framework {known} subscribes and is called {id}");
+            core.violate("frameworks", text);
+        }
+        note!(core, self.host(), "is subscribed as {id}");
+        core.checkers
+            .frameworks
+            .subscribed(core.now, self.number, &id);
+        self.store.id = Some(id);
+        if let Some(process) = &mut self.process {
+            process.backoff = FIRST_BACKOFF;
+            if let Some(stream) = &mut process.stream {
+                stream.subscribed = true;
+            }
+        }
+        self.reconcile(core);
+    }
+
+    /// An ERROR is the last event of its stream.
+    fn refused(&mut self, core: &mut Core, text: &str) {
+        if text.contains("has been removed") {
+            let id = self.store.id.take().unwrap_or_default();
+            let verdict = core.checkers.frameworks.removed(core.now, self.number, &id);
+            core.judge("frameworks", verdict);
+            core.checkers.tasks.framework_removed(core.now, &id);
+            self.store.tasks.clear();
+            self.store.volumes.clear();
+        }
+    }
+
+    fn updated(&mut self, core: &mut Core, status: wire::TaskStatus) {
+        let task = status.task_id.value.clone();
+        let state = status.state();
+        let reason = status.reason.and_then(|it| Reason::try_from(it).ok());
+        note!(
+            core,
+            self.host(),
+            "hears that {task} is {} {reason:?}",
+            state.as_str_name()
+        );
+        let verdict = core.checkers.told(core.now, self.number, &status);
+        core.judge("updates", verdict);
+        let over = crate::checkers::updates::ends(state);
+        if let Some(known) = self.store.tasks.get_mut(&task) {
+            known.state = Some(state);
+        }
+        let uuid = status.uuid.filter(|it| !it.is_empty());
+        if over && (uuid.is_some() || reason != Some(Reason::Reconciliation) || core.quiet) {
+            self.store.tasks.remove(&task);
+        }
+        let Some(uuid) = uuid else { return };
+        let acknowledge = call::Acknowledge {
+            agent_id: status.agent_id.unwrap_or_default(),
+            task_id: wire::TaskId { value: task },
+            uuid,
+        };
+        match self.random.below(self.style.slow_ack + 1) {
+            0 => self.acknowledge(core, acknowledge),
+            wait => self.later(core, wait, Event::Acknowledge(Box::new(acknowledge))),
+        }
+    }
+
+    fn acknowledge(&mut self, core: &mut Core, acknowledge: call::Acknowledge) {
+        core.checkers.updates.acknowledge(&acknowledge.uuid);
+        let call = scheduler::Call {
+            r#type: Some(call::Type::Acknowledge as i32),
+            acknowledge: Some(acknowledge),
+            ..scheduler::Call::default()
+        };
+        self.call(core, call, About::Nothing);
+    }
+
+    fn operation_updated(&mut self, core: &mut Core, status: wire::OperationStatus) {
+        let state = status.state();
+        let id = status
+            .operation_id
+            .clone()
+            .map(|it| it.value)
+            .unwrap_or_default();
+        note!(
+            core,
+            self.host(),
+            "hears that operation {id} is {}",
+            state.as_str_name()
+        );
+        let (Some(uuid), Some(operation_id)) = (status.uuid, status.operation_id) else {
+            return;
+        };
+        let call = scheduler::Call {
+            r#type: Some(call::Type::AcknowledgeOperationStatus as i32),
+            acknowledge_operation_status: Some(call::AcknowledgeOperationStatus {
+                agent_id: status.agent_id,
+                resource_provider_id: None,
+                uuid: uuid.value,
+                operation_id,
+            }),
+            ..scheduler::Call::default()
+        };
+        self.call(core, call, About::Nothing);
+    }
+
+    // ------------------------------------------------------------ offers
+
+    fn offered(&mut self, core: &mut Core, offers: Vec<wire::Offer>) {
+        core.checkers
+            .frameworks
+            .offered(core.now, self.number, offers.len());
+        match self.style.kind {
+            Kind::Silent => {}
+            Kind::Hoarder => {
+                let wait = self.random.between(3 * SECOND, 15 * SECOND);
+                self.later(core, wait, Event::Answer(offers));
+            }
+            _ => self.answer_offers(core, offers),
+        }
+    }
+
+    fn answer_offers(&mut self, core: &mut Core, offers: Vec<wire::Offer>) {
+        for offer in offers {
+            let answer = choices::answer(
+                core,
+                &self.style,
+                self.number,
+                &self.principal(),
+                &mut self.store,
+                &mut self.random,
+                &offer,
+            );
+            let tasks = answer.tasks.clone();
+            if !tasks.is_empty() {
+                note!(
+                    core,
+                    self.host(),
+                    "launches {tasks:?} on {}",
+                    offer.agent_id.value
+                );
+            }
+            self.call(core, answer.call, About::Launch(tasks));
+        }
+    }
+}

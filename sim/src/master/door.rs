@@ -1,0 +1,263 @@
+//! Connections of clients: frames become inputs, and what the machine sends becomes frames.
+//!
+//! What stands here is what the listeners of the master do: who does not lead refuses and names
+//! the leader, a stream whose reader is slow is closed, and everything is closed when the
+//! leadership ends.
+
+use super::{Body, Process, intake::Class};
+use crate::{
+    core::Core,
+    network::{Conn, End, Frame, Hello},
+    trace::note,
+};
+use bytes::Bytes;
+use prost::Message as _;
+use std::collections::BTreeMap;
+use tepui_master_machine::{
+    input::{
+        ConnectionId, Input, OperatorInput, RequestId, SchedulerCall, StreamRef, SubscribeInput,
+        Transport,
+    },
+    model::{call::Call, id::Principal, link, wire},
+    output::{Destination, Message, Outgoing},
+};
+use tepui_replication_node::Role;
+
+#[derive(Debug)]
+enum Stream {
+    Agent,
+    Scheduler {
+        /// `Mesos-Stream-Id`, until the first event says that the subscription was taken.
+        accepted: Option<String>,
+    },
+}
+
+/// Open connections.
+#[derive(Debug, Default)]
+pub(super) struct Door {
+    streams: BTreeMap<ConnectionId, Stream>,
+    requests: BTreeMap<RequestId, Conn>,
+}
+
+/// Who operates the cluster authenticates as this.
+pub(crate) const OPERATOR: &str = "operator";
+
+impl Process {
+    fn leader_hint(&self, core: &Core) -> Option<usize> {
+        match self.raft.node.role() {
+            Role::Follower { leader, .. } => core.nodes.get(&leader?).copied(),
+            Role::Candidate { .. } | Role::Leader { .. } => None,
+        }
+    }
+
+    pub(super) fn frame(&mut self, body: &mut Body, core: &mut Core, conn: Conn, frame: Frame) {
+        core.net.read(conn, End::Server);
+        let connection = ConnectionId(conn.0);
+        match frame {
+            Frame::Open(hello) => {
+                if self.thread.leadership.is_none() {
+                    let leader = self.leader_hint(core);
+                    core.send(conn, End::Client, Frame::Refused(leader));
+                    core.send(conn, End::Client, Frame::Closed);
+                    return;
+                }
+                self.open(body, core, conn, hello);
+            }
+            Frame::FromAgent(bytes) => {
+                if !self.is_open(core, conn) {
+                    return;
+                }
+                match link::AgentMessage::decode(bytes) {
+                    Ok(message) => {
+                        let input = Input::AgentMessage {
+                            connection,
+                            principal: None,
+                            message: Box::new(message),
+                        };
+                        self.input(body, core, Class::Agent, connection, input);
+                    }
+                    Err(error) => core.violate("wire", format!("frame of an agent: {error}")),
+                }
+            }
+            Frame::Call(bytes) => {
+                if !self.is_open(core, conn) {
+                    return;
+                }
+                let stream = StreamRef::Connection(connection);
+                if let Some(input) = scheduler_call(core, bytes, stream, None) {
+                    self.input(body, core, Class::Client, connection, input);
+                }
+            }
+            Frame::Closed => match self.door.streams.remove(&connection) {
+                Some(Stream::Agent) => {
+                    let input = Input::AgentDisconnected { connection };
+                    self.input(body, core, Class::Agent, connection, input);
+                }
+                Some(Stream::Scheduler { .. }) => {
+                    let input = Input::SchedulerDisconnected { connection };
+                    self.input(body, core, Class::Client, connection, input);
+                }
+                // A request whose client is gone takes effect all the same.
+                None => {}
+            },
+            Frame::Accepted(_)
+            | Frame::Refused(_)
+            | Frame::ToAgent(_)
+            | Frame::Event(_)
+            | Frame::Answer(..) => {}
+        }
+    }
+
+    /// What comes on a connection that this process does not know is answered with its end.
+    fn is_open(&self, core: &mut Core, conn: Conn) -> bool {
+        let known = self.door.streams.contains_key(&ConnectionId(conn.0));
+        if !known {
+            core.send(conn, End::Client, Frame::Closed);
+        }
+        known
+    }
+
+    fn open(&mut self, body: &mut Body, core: &mut Core, conn: Conn, hello: Hello) {
+        let connection = ConnectionId(conn.0);
+        match hello {
+            Hello::AgentLink => {
+                self.door.streams.insert(connection, Stream::Agent);
+                core.send(conn, End::Client, Frame::Accepted(String::new()));
+            }
+            Hello::Subscribe { call, inside } => {
+                let Some((_, Call::Subscribe(subscribe))) = read(core, call) else {
+                    core.violate("wire", "a subscription that cannot be read".to_owned());
+                    return;
+                };
+                let stream_id = format!("stream-{}", conn.0);
+                let accepted = Some(stream_id.clone());
+                let stream = Stream::Scheduler { accepted };
+                self.door.streams.insert(connection, stream);
+                let input = Input::Subscribe(SubscribeInput {
+                    connection,
+                    stream_id: stream_id.into(),
+                    transport: match inside {
+                        true => Transport::Grpc,
+                        false => Transport::V1Protobuf,
+                    },
+                    principal: subscribe.framework_info.principal.clone(),
+                    subscribe,
+                });
+                self.input(body, core, Class::Client, connection, input);
+            }
+            Hello::Call { call, stream_id } => {
+                let request = RequestId(conn.0);
+                self.door.requests.insert(request, conn);
+                let stream = StreamRef::Header(Some(stream_id.as_str().into()));
+                if let Some(input) = scheduler_call(core, call, stream, Some(request)) {
+                    self.input(body, core, Class::Client, connection, input);
+                }
+            }
+            Hello::Operate(number) => {
+                let reply = RequestId(conn.0);
+                if let Some(request) = core.checkers.orders.request(number) {
+                    self.door.requests.insert(reply, conn);
+                    let input = Input::Operator(OperatorInput {
+                        reply,
+                        principal: Some(Principal::from(OPERATOR)),
+                        request,
+                    });
+                    self.input(body, core, Class::Client, connection, input);
+                }
+            }
+        }
+    }
+
+    pub(super) fn deliver(&mut self, body: &mut Body, core: &mut Core, messages: Vec<Outgoing>) {
+        for Outgoing { to, message, .. } in messages {
+            let (id, class) = match to {
+                Destination::Reply(request) => {
+                    if let (Some(conn), Message::Answer { status, message }) =
+                        (self.door.requests.remove(&request), message)
+                    {
+                        let frame = Frame::Answer(status.http_code(), message);
+                        core.send(conn, End::Client, frame);
+                        core.send(conn, End::Client, Frame::Closed);
+                    }
+                    continue;
+                }
+                Destination::Scheduler(id) => (id, Class::Client),
+                Destination::Agent(id) => (id, Class::Agent),
+            };
+            let Some(stream) = self.door.streams.get_mut(&id) else {
+                continue;
+            };
+            let conn = Conn(id.0);
+            if let Stream::Scheduler { accepted } = stream
+                && let Some(stream_id) = accepted.take()
+            {
+                core.send(conn, End::Client, Frame::Accepted(stream_id));
+            }
+            let frame = match message {
+                Message::Event { event, format } => {
+                    Frame::Event(event.to_wire(format).encode_to_vec().into())
+                }
+                Message::ToAgent(message) => Frame::ToAgent(message.encode_to_vec().into()),
+                Message::Close { .. } => {
+                    self.door.streams.remove(&id);
+                    core.send(conn, End::Client, Frame::Closed);
+                    continue;
+                }
+                Message::Answer { .. } => continue,
+            };
+            if core.net.unread(conn, End::Client) >= core.shape.limits.stream_queue {
+                note!(core, body.host(), "{to:?} reads too slowly and is closed");
+                self.door.streams.remove(&id);
+                core.send(conn, End::Client, Frame::Closed);
+                let input = match class {
+                    Class::Client => Input::SchedulerDisconnected { connection: id },
+                    Class::Agent => Input::AgentDisconnected { connection: id },
+                };
+                self.input(body, core, class, id, input);
+                continue;
+            }
+            core.send(conn, End::Client, frame);
+        }
+    }
+
+    /// The leadership ended: every stream closes, and every request fails.
+    pub(super) fn close_all(&mut self, core: &mut Core) {
+        for (id, _) in std::mem::take(&mut self.door.streams) {
+            core.send(Conn(id.0), End::Client, Frame::Closed);
+        }
+        for (_, conn) in std::mem::take(&mut self.door.requests) {
+            core.send(conn, End::Client, Frame::Closed);
+        }
+    }
+}
+
+/// Reads a call as the listeners do.
+fn read(core: &mut Core, bytes: Bytes) -> Option<(Option<tepui_model::FrameworkId>, Call)> {
+    let decoded = wire::scheduler::Call::decode(bytes.clone());
+    let read = decoded
+        .map_err(|it| it.to_string())
+        .and_then(|it| Call::from_wire(it, Some(bytes)).map_err(|it| it.to_string()));
+    match read {
+        Ok(it) => Some(it),
+        Err(text) => {
+            core.violate("wire", format!("a call: {text}"));
+            None
+        }
+    }
+}
+
+fn scheduler_call(
+    core: &mut Core,
+    bytes: Bytes,
+    stream: StreamRef,
+    reply: Option<RequestId>,
+) -> Option<Input> {
+    let (framework_id, call) = read(core, bytes)?;
+    Some(Input::SchedulerCall(SchedulerCall {
+        reply,
+        framework_id: framework_id?,
+        stream,
+        principal: None,
+        call,
+    }))
+}

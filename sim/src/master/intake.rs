@@ -1,0 +1,56 @@
+//! Where inputs wait for the machine: a queue per connection, agents before clients, a quantum for
+//! each turn, as the shell of the master has it.
+
+use std::collections::{BTreeMap, VecDeque};
+use tepui_master_machine::input::{ConnectionId, Input};
+
+/// Inputs taken from one connection before the next one has its turn.
+const QUANTUM: usize = 16;
+
+/// What a connection is, in order of precedence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    Agent,
+    Client,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Intake {
+    queues: BTreeMap<ConnectionId, VecDeque<Input>>,
+    rings: [VecDeque<ConnectionId>; 2],
+}
+
+impl Intake {
+    pub(super) fn push(&mut self, class: Class, source: ConnectionId, input: Input) {
+        let queue = self.queues.entry(source).or_default();
+        if queue.is_empty() {
+            self.rings[class as usize].push_back(source);
+        }
+        queue.push_back(input);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+
+    /// One connection's turn.
+    pub(super) fn turn(&mut self) -> Option<Vec<Input>> {
+        let ring = self.rings.iter_mut().find(|it| !it.is_empty())?;
+        let source = ring.pop_front()?;
+        let queue = self.queues.get_mut(&source)?;
+        let count = queue.len().min(QUANTUM);
+        let turn = queue.drain(..count).collect();
+        match queue.is_empty() {
+            true => {
+                self.queues.remove(&source);
+            }
+            false => ring.push_back(source),
+        }
+        Some(turn)
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Intake::default();
+    }
+}

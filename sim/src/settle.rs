@@ -1,0 +1,290 @@
+//! The end of a run: everything is mended, and everything must come to what it should be.
+
+use crate::{
+    checkers::updates::ends,
+    clock::SECOND,
+    framework::Framework,
+    master::ELECTION,
+    network::Host,
+    trace::note,
+    workload::{Kind, Style},
+    world::World,
+};
+use std::collections::BTreeSet;
+use tepui_model::{Resources, wire::TaskState};
+use tepui_state::ClusterState;
+
+/// After everything is mended, somebody leads within two election time-outs and what processes
+/// need to start.
+const LEADER_BOUND: u64 = 2 * ELECTION + SECOND;
+
+impl World {
+    /// Mends everything and waits for what must become true.
+    pub(crate) fn settle(&mut self) {
+        self.heal();
+        let healed = self.core.now;
+        while self.leader().is_none() {
+            if self.core.now > healed + LEADER_BOUND {
+                let text = format!(
+                    "nobody leads {} ms after the end of all faults",
+                    LEADER_BOUND / 1_000_000
+                );
+                self.core.violate("election", text);
+                return;
+            }
+            let next = self.core.now + SECOND / 20;
+            if !self.until(next) {
+                return;
+            }
+        }
+        // Those who can still begin something new do so for a while.
+        if !self.until(self.core.now + 3 * SECOND) {
+            return;
+        }
+        self.core.quiet = true;
+        let end = healed + self.plan.shape.settle;
+        loop {
+            let next = self.core.now + SECOND;
+            if !self.until(next) {
+                return;
+            }
+            match self.unsettled() {
+                None => break,
+                Some(text) if self.core.now >= end => {
+                    let seconds = (self.core.now - healed) / SECOND;
+                    let text = format!("{seconds} s after the end of all faults, {text}");
+                    self.core.violate("settle", text);
+                    return;
+                }
+                Some(_) => {}
+            }
+        }
+        note!(self.core, "CHECKER", "all is settled");
+        self.probe();
+    }
+
+    fn leading_state(&self) -> Option<(usize, &ClusterState)> {
+        let leader = self.leader()?;
+        let process = self.masters[leader].process.as_ref()?;
+        let leadership = process.thread.leadership.as_ref()?;
+        Some((leader, leadership.machine.state()))
+    }
+
+    /// What is not yet as it must become.
+    fn unsettled(&self) -> Option<String> {
+        let Some((leader, state)) = self.leading_state() else {
+            return Some("nobody leads".to_owned());
+        };
+        self.unsettled_masters(leader)
+            .or_else(|| self.unsettled_clients(state))
+            .or_else(|| self.unsettled_tasks(state))
+            .or_else(|| self.unsettled_agents(state))
+            .or_else(|| self.core.checkers.orders.kept(state).err())
+    }
+
+    fn unsettled_masters(&self, leader: usize) -> Option<String> {
+        if !self.replacing.is_empty() {
+            return Some(format!("members are not replaced: {:?}", self.replacing));
+        }
+        let of = |number: usize| self.masters[number].process.as_ref();
+        let newest = of(leader)?.raft.node.committed();
+        for number in 0..self.masters.len() {
+            let Some(process) = of(number) else {
+                return Some(format!("master {number} is down"));
+            };
+            if process.raft.node.committed() != newest {
+                return Some(format!(
+                    "master {number} has {:?} and the leader {newest:?}",
+                    process.raft.node.committed()
+                ));
+            }
+        }
+        let first = of(leader)?;
+        let rows =
+            |state: &ClusterState| state.rows().collect::<std::collections::BTreeMap<_, _>>();
+        let expected = rows(&first.committed);
+        for number in 0..self.masters.len() {
+            if rows(&of(number)?.committed) != expected {
+                return Some(format!("master {number} has other rows than the leader"));
+            }
+        }
+        None
+    }
+
+    fn unsettled_clients(&self, state: &ClusterState) -> Option<String> {
+        for agent in &self.agents {
+            let id = agent.id();
+            let row = state.agent(&id.as_str().into());
+            let attached = row.is_some_and(|it| it.disconnected_at_ns.is_none());
+            if !agent.is_up() || !attached {
+                return Some(format!("agent {} ({id}) is not attached", agent.number));
+            }
+            if state.pending_command_count(&id.as_str().into()) > 0 {
+                return Some(format!(
+                    "agent {} has not confirmed all commands",
+                    agent.number
+                ));
+            }
+        }
+        for framework in self.frameworks.iter().filter(|it| !it.retired) {
+            if !framework.is_subscribed() {
+                return Some(format!("framework {} is not subscribed", framework.number));
+            }
+        }
+        match self.core.checkers.orders.open() {
+            0 => None,
+            open => Some(format!("{open} orders of the operator are not answered")),
+        }
+    }
+
+    fn unsettled_tasks(&self, state: &ClusterState) -> Option<String> {
+        let checkers = &self.core.checkers;
+        for asked in checkers.tasks.iter() {
+            let id = &asked.plan.id;
+            let life = checkers.lives.get(id);
+            let lives = life.is_some_and(|it| it.ended.is_none());
+            let heard = checkers.updates.newest(id);
+            let framework = &self.frameworks[asked.plan.framework];
+            let removed = framework.store.id.as_ref() != Some(&asked.framework_id);
+            if removed {
+                if lives {
+                    return Some(format!("task {id} lives and its framework does not"));
+                }
+                continue;
+            }
+            let row = state.task(&asked.framework_id.as_str().into(), &id.as_str().into());
+            let held = row.is_some_and(|it| {
+                let state = TaskState::try_from(it.state);
+                !it.unreachable && !state.is_ok_and(ends)
+            });
+            if lives != held {
+                return Some(format!(
+                    "task {id} {}, and the master says {:?}; its framework heard {heard:?}",
+                    if lives { "lives" } else { "does not live" },
+                    row.map(|it| TaskState::try_from(it.state))
+                ));
+            }
+            let known = framework.store.tasks.get(id);
+            match known {
+                Some(_) if !lives || heard != Some(TaskState::TaskRunning) => {
+                    return Some(format!(
+                        "framework {} waits for task {id}, of which it heard {heard:?}; it {}",
+                        framework.number,
+                        if lives { "lives" } else { "does not live" },
+                    ));
+                }
+                None if lives => {
+                    return Some(format!(
+                        "task {id} lives, and its framework believes that it has ended: {heard:?}"
+                    ));
+                }
+                _ => {}
+            }
+            if asked.kill_taken && lives {
+                return Some(format!("task {id} lives on, and a KILL was taken"));
+            }
+            if lives && asked.plan.runs_for.is_some() {
+                return Some(format!("task {id} has not done its work"));
+            }
+        }
+        None
+    }
+
+    fn unsettled_agents(&self, state: &ClusterState) -> Option<String> {
+        for agent in &self.agents {
+            let id = agent.id();
+            let row = state.agent(&id.as_str().into())?;
+            let theirs = Resources::from_wire(&agent.total()).unwrap_or_default();
+            let ours = Resources::from_wire(&row.total).unwrap_or_default();
+            if !ours.is_equivalent(&theirs) {
+                return Some(format!(
+                    "agent {} has {theirs} on its disk, and the log says {ours}",
+                    agent.number
+                ));
+            }
+            let volumes: BTreeSet<String> = row
+                .total
+                .iter()
+                .filter_map(|it| Some(it.disk.as_ref()?.persistence.as_ref()?.id.clone()))
+                .collect();
+            let folders: BTreeSet<String> = self
+                .core
+                .checkers
+                .volumes
+                .on(agent.number)
+                .into_iter()
+                .collect();
+            if volumes != folders {
+                return Some(format!(
+                    "agent {} has the volumes {folders:?}, and the log says {volumes:?}",
+                    agent.number
+                ));
+            }
+        }
+        None
+    }
+
+    /// Somebody new who takes whatever there is must be offered everything that is free.
+    fn probe(&mut self) {
+        let number = self.frameworks.len();
+        let style = Style {
+            role: "probe".to_owned(),
+            ..Style::of(Kind::Silent)
+        };
+        let mut probe = Framework::new(&self.core, number, style);
+        probe.start_after(&mut self.core, 0);
+        self.frameworks.push(probe);
+        let begun = self.core.now;
+        let allocation = self.plan.shape.timing.allocation;
+        let end = begun + 2 * ELECTION + 2 * allocation + 5 * SECOND;
+        loop {
+            let next = self.core.now + SECOND / 4;
+            if !self.until(next) {
+                return;
+            }
+            let idle = self.idle();
+            match idle {
+                None => return,
+                Some(text) if self.core.now >= end => {
+                    self.core.violate("offers", text);
+                    return;
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// What nobody uses and nobody is offered.
+    fn idle(&self) -> Option<String> {
+        let Some((leader, state)) = self.leading_state() else {
+            return Some("nobody leads".to_owned());
+        };
+        for (id, row) in state.agents() {
+            let attached = row.state() == tepui_model::log::AgentState::Admitted
+                && row.disconnected_at_ns.is_none();
+            if !attached || row.deactivated || row.drain.is_some() {
+                continue;
+            }
+            let offers = &self.core.checkers.offers;
+            let (cpus, mem) = (
+                offers.idle(leader, state, id, "cpus"),
+                offers.idle(leader, state, id, "mem"),
+            );
+            if cpus >= 10 || mem >= 32_000 {
+                return Some(format!(
+                    "{cpus} thousandths of a cpu and {} MB of agent {id} are offered to nobody",
+                    mem / 1000
+                ));
+            }
+        }
+        let probe = self.frameworks.len() - 1;
+        match self
+            .core
+            .net
+            .is_cut(Host::Framework(probe), Host::Master(leader))
+        {
+            true => Some("the probe is cut off".to_owned()),
+            false => None,
+        }
+    }
+}
