@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use tepui_agent_machine::{
     Machine, Options,
     input::{Input, Intervals, LinkId},
-    model::{link, resources::Resources, wire},
+    model::{link, link::master_message, resources::Resources, wire},
     output::{Output, ProcessCommand, VolumeCommand},
 };
 
@@ -35,6 +35,8 @@ const FIRST_BACKOFF: u64 = 100 * MILLI;
 const LAST_BACKOFF: u64 = 5 * SECOND;
 /// A master has this long to take a link.
 const CONNECT: u64 = 5 * SECOND;
+/// ... and this long to say whether it leads.
+const UNINVITED: u64 = SECOND;
 
 /// What happens inside an agent.
 #[derive(Debug)]
@@ -51,6 +53,8 @@ pub enum Event {
     Try(usize, u64),
     /// A link that is being opened has had its time.
     Impatient(Conn),
+    /// A master that has taken a link says nothing of itself.
+    Uninvited(Conn),
     /// A container has a turn, in this boot of the machine.
     Container(u64, String, Turn),
     /// A disk that was full is tried again.
@@ -71,6 +75,7 @@ impl Event {
                 7 ^ boot << 4 ^ crate::trace::bytes_hash(id.as_bytes()) ^ (*turn as u64) << 8
             }
             Event::DiskAgain => 8,
+            Event::Uninvited(conn) => 9 ^ conn.0 << 4,
         }
     }
 }
@@ -80,6 +85,10 @@ impl Event {
 struct Way {
     conn: Option<Conn>,
     open: bool,
+    /// The master has said something.
+    said: bool,
+    /// While the master leads: the machine's name for the link, and the term.
+    session: Option<(LinkId, u64)>,
     backoff: u64,
     tries: u64,
 }
@@ -89,6 +98,8 @@ struct Process {
     machine: Machine,
     ways: Vec<Way>,
     masters: BTreeMap<Conn, usize>,
+    links: BTreeMap<LinkId, Conn>,
+    made: u64,
     waiting: Vec<Input>,
     held: Output,
     committing: bool,
@@ -254,6 +265,8 @@ impl Agent {
         let way = || Way {
             conn: None,
             open: false,
+            said: false,
+            session: None,
             backoff: FIRST_BACKOFF,
             tries: 0,
         };
@@ -261,6 +274,8 @@ impl Agent {
             machine,
             ways: (0..core.shape.masters).map(|_| way()).collect(),
             masters: BTreeMap::new(),
+            links: BTreeMap::new(),
+            made: 0,
             waiting: Vec::new(),
             held: birth,
             committing: false,
@@ -310,6 +325,7 @@ impl Agent {
             Event::Committed => self.committed(core),
             Event::Try(master, number) => self.try_master(core, master, number),
             Event::Impatient(conn) => self.impatient(core, conn),
+            Event::Uninvited(conn) => self.uninvited(core, conn),
             Event::DiskAgain => {
                 if let Some(process) = &mut self.process {
                     process.refused = false;
@@ -385,7 +401,9 @@ impl Agent {
             process.held.send = rest;
             for (link, message) in pongs {
                 let frame = Frame::FromAgent(message.encode_to_vec().into());
-                core.send(Conn(link.0), End::Server, frame);
+                if let Some(conn) = process.links.get(&link) {
+                    core.send(*conn, End::Server, frame);
+                }
             }
         }
         self.commit(core);
@@ -456,7 +474,9 @@ impl Agent {
         let output = std::mem::take(&mut process.held);
         for (link, message) in output.send {
             let frame = Frame::FromAgent(message.encode_to_vec().into());
-            core.send(Conn(link.0), End::Server, frame);
+            if let Some(conn) = process.links.get(&link) {
+                core.send(*conn, End::Server, frame);
+            }
         }
         let mut told = Vec::new();
         for command in output.containers {
@@ -469,7 +489,10 @@ impl Agent {
         for command in output.process {
             match command {
                 ProcessCommand::Reconnect { link, after } => {
-                    self.close(core, Conn(link.0), after.as_nanos() as u64);
+                    let process = self.process.as_ref();
+                    if let Some(conn) = process.and_then(|it| it.links.get(&link).copied()) {
+                        self.close(core, conn, after.as_nanos() as u64);
+                    }
                 }
                 ProcessCommand::FollowLeader(address) => self.follow(core, &address),
                 ProcessCommand::Exit(reason) => {
@@ -521,6 +544,7 @@ impl Agent {
         let conn = core.open(host, master, Hello::AgentLink);
         way.conn = Some(conn);
         way.open = false;
+        way.said = false;
         process.masters.insert(conn, master);
         self.later(core, CONNECT, Event::Impatient(conn));
     }
@@ -535,6 +559,7 @@ impl Agent {
         };
         let way = &mut process.ways[master];
         let was_open = std::mem::take(&mut way.open);
+        let session = way.session.take();
         way.conn = None;
         way.tries += 1;
         let tries = way.tries;
@@ -550,10 +575,44 @@ impl Agent {
         };
         let wait = core.random.between(bound / 2, bound);
         self.later(core, wait, Event::Try(master, tries));
+        if let Some((link, _)) = session {
+            self.session_ended(core, link);
+        }
         if was_open {
-            let link = LinkId(conn.0);
-            self.input(core, Input::LinkDown { link });
             self.wake_all(core);
+        }
+    }
+
+    fn session_ended(&mut self, core: &mut Core, link: LinkId) {
+        if let Some(process) = &mut self.process {
+            process.links.remove(&link);
+            self.input(core, Input::LinkDown { link });
+        }
+    }
+
+    /// The machine hears of a link once its master leads.
+    fn session_begins(&mut self, core: &mut Core, master: usize, conn: Conn, term: u64) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        process.made += 1;
+        let link = LinkId(process.made);
+        process.links.insert(link, conn);
+        let older = process.ways[master].session.replace((link, term));
+        if let Some((older, _)) = older {
+            self.session_ended(core, older);
+        }
+        self.input(core, Input::LinkUp { link, term });
+    }
+
+    /// As a master of an older release, it leads, or it would have refused the link.
+    fn uninvited(&mut self, core: &mut Core, conn: Conn) {
+        let Some(process) = &self.process else { return };
+        if let Some(master) = process.masters.get(&conn).copied()
+            && process.ways[master].open
+            && !process.ways[master].said
+        {
+            self.session_begins(core, master, conn, 0);
         }
     }
 
@@ -611,31 +670,51 @@ impl Agent {
         match frame {
             Frame::Accepted(_) => {
                 process.ways[master].open = true;
-                let link = LinkId(conn.0);
-                self.input(core, Input::LinkUp { link });
-            }
-            Frame::Refused(leader) => {
-                self.again(core, conn, None);
-                if let Some(leader) = leader {
-                    self.wake_way(core, leader);
-                }
+                process.ways[master].backoff = FIRST_BACKOFF;
+                self.later(core, UNINVITED, Event::Uninvited(conn));
             }
             Frame::ToAgent(bytes) => match link::MasterMessage::decode(bytes) {
-                Ok(message) => {
-                    let input = Input::Master {
-                        link: LinkId(conn.0),
-                        message: Box::new(message),
-                    };
-                    self.input(core, input);
-                }
+                Ok(message) => self.heard(core, master, conn, message),
                 Err(error) => core.violate("wire", format!("frame of a master: {error}")),
             },
             Frame::Closed => self.again(core, conn, None),
             Frame::Open(_)
+            | Frame::Refused(_)
             | Frame::FromAgent(_)
             | Frame::Call(_)
             | Frame::Event(_)
             | Frame::Answer(..) => {}
+        }
+    }
+}
+
+impl Agent {
+    fn heard(&mut self, core: &mut Core, master: usize, conn: Conn, message: link::MasterMessage) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let way = &mut process.ways[master];
+        way.said = true;
+        if let Some(master_message::Kind::Leader(leader)) = &message.kind {
+            let term = message.fence.as_ref().map_or(0, |it| it.term);
+            match way.session {
+                // What it had of this link is void.
+                session if !leader.here => {
+                    let ended = session.map(|it| it.0);
+                    way.session = None;
+                    if let Some(link) = ended {
+                        self.session_ended(core, link);
+                    }
+                    self.follow(core, &leader.address);
+                }
+                Some((_, current)) if current == term => {}
+                _ => self.session_begins(core, master, conn, term),
+            }
+        }
+        let process = self.process.as_ref();
+        if let Some((link, _)) = process.and_then(|it| it.ways[master].session) {
+            let message = Box::new(message);
+            self.input(core, Input::Master { link, message });
         }
     }
 }

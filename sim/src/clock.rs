@@ -98,7 +98,10 @@ mod tests {
             for local in [4, 1000, 123_456_789, 60 * SECOND] {
                 let due = clock.true_time(77, Instant(local));
                 assert!(clock.now(due) >= Instant(local), "{drift} {local}");
-                assert!(clock.now(due.saturating_sub(10)) < Instant(local) || local < 10, "{drift} {local}");
+                assert!(
+                    clock.now(due.saturating_sub(10)) < Instant(local) || local < 10,
+                    "{drift} {local}"
+                );
             }
         }
         clock.leap(200, 50);

@@ -704,6 +704,18 @@ impl Framework {
         let over = crate::checkers::updates::ends(state);
         if let Some(known) = self.store.tasks.get_mut(&task) {
             known.state = Some(state);
+        } else if !over {
+            // It was lost and is found.
+            let agent = status.agent_id.clone().unwrap_or_default().value;
+            self.store.tasks.insert(
+                task.clone(),
+                Known {
+                    agent,
+                    state: Some(state),
+                    kill: false,
+                    kill_taken: false,
+                },
+            );
         }
         let uuid = status.uuid.filter(|it| !it.is_empty());
         if over && (uuid.is_some() || reason != Some(Reason::Reconciliation) || core.quiet) {

@@ -30,6 +30,7 @@ pub mod core;
 pub mod disk;
 mod faults;
 pub mod framework;
+pub mod generate;
 pub mod master;
 pub mod network;
 pub mod operator;

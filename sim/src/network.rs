@@ -356,6 +356,11 @@ impl Network {
         })
     }
 
+    /// Who opened a connection.
+    pub fn client(&self, conn: Conn) -> Option<Host> {
+        self.lines.get(&conn).map(|it| it.client)
+    }
+
     /// Frames sent towards an end and not read there.
     pub fn unread(&mut self, conn: Conn, to: End) -> usize {
         self.lines.get_mut(&conn).map_or(0, |it| it.way(to).unread)

@@ -84,6 +84,8 @@ pub struct Limits {
     pub message: u64,
     /// Records of an agent's log until it is written anew.
     pub records: usize,
+    /// Agents that are invited to a new leader at a time.
+    pub invitations: usize,
 }
 
 impl Limits {
@@ -96,6 +98,7 @@ impl Limits {
         flush: SECOND,
         message: 1 << 20,
         records: 10_000,
+        invitations: 1024,
     };
 
     /// Met all the time.
@@ -107,6 +110,7 @@ impl Limits {
         flush: SECOND / 4,
         message: 2 << 10,
         records: 40,
+        invitations: 1,
     };
 }
 

@@ -131,7 +131,7 @@ impl Offers {
         output: &Output,
     ) -> Result<(), String> {
         let mut touched = BTreeSet::new();
-        let mut roles = BTreeSet::new();
+        let mut roles: BTreeMap<String, Amounts> = BTreeMap::new();
         for change in &output.view {
             match change {
                 ViewChange::OfferAdded(offer) => {
@@ -145,7 +145,8 @@ impl Offers {
                         amounts,
                     };
                     touched.insert(it.agent.clone());
-                    roles.insert(it.role.clone());
+                    let role = roles.entry(it.role.clone()).or_default();
+                    role.unreserved.extend(it.amounts.unreserved.clone());
                     let all = self.outstanding.entry(master).or_default();
                     if all.insert(offer.id.clone(), it).is_some() {
                         return Err(format!("offer {} is made twice", offer.id));
@@ -163,8 +164,8 @@ impl Offers {
         for agent in touched {
             self.check_agent(master, state, &agent)?;
         }
-        for role in roles {
-            self.check_quota(master, state, &role)?;
+        for (role, added) in roles {
+            self.check_quota(master, state, &role, &added)?;
         }
         Ok(())
     }
@@ -199,7 +200,13 @@ impl Offers {
         Ok(())
     }
 
-    fn check_quota(&self, master: usize, state: &ClusterState, role: &str) -> Result<(), String> {
+    fn check_quota(
+        &self,
+        master: usize,
+        state: &ClusterState,
+        role: &str,
+        added: &Amounts,
+    ) -> Result<(), String> {
         // Quotas are of top-level roles and cover what is below them.
         let top = role.split('/').next().unwrap_or(role);
         let Some(quota) = state.quota(top) else {
@@ -221,18 +228,14 @@ impl Offers {
             }
         }
         let offers = self.outstanding.get(&master).into_iter().flatten();
-        let mut offered: BTreeMap<String, i64> = BTreeMap::new();
         for (_, offer) in offers.filter(|(_, it)| of_top(&it.role)) {
             add(&offer.amounts);
-            for (name, millis) in &offer.amounts.unreserved {
-                *offered.entry(name.clone()).or_default() += millis;
-            }
         }
         for (name, limit) in &quota.limits {
             let limit = (limit.value * 1000.0).round() as i64;
             let used = used.get(name).copied().unwrap_or(0);
-            // Only an offer can pass it: what runs may be older than the limit.
-            if used > limit && offered.get(name).copied().unwrap_or(0) > 0 {
+            // Only a new offer can pass it: what is there may be older than the limit.
+            if used > limit && added.unreserved.get(name).copied().unwrap_or(0) > 0 {
                 return Err(format!(
                     "role {top} may have {limit} thousandths of {name}, and has or is offered {used}"
                 ));

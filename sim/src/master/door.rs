@@ -23,13 +23,13 @@ use tepui_master_machine::{
 };
 use tepui_replication_node::Role;
 
+/// A scheduler's subscription.
 #[derive(Debug)]
-enum Stream {
-    Agent,
-    Scheduler {
-        /// `Mesos-Stream-Id`, until the first event says that the subscription was taken.
-        accepted: Option<String>,
-    },
+struct Stream {
+    /// `Mesos-Stream-Id`, until the first event says that the subscription was taken.
+    accepted: Option<String>,
+    /// The machine was told that its reader is behind.
+    behind: bool,
 }
 
 /// Open connections.
@@ -39,11 +39,14 @@ pub(super) struct Door {
     requests: BTreeMap<RequestId, Conn>,
 }
 
+/// A reader is behind when this part of what may wait for it waits.
+const BEHIND: usize = 8;
+
 /// Who operates the cluster authenticates as this.
 pub(crate) const OPERATOR: &str = "operator";
 
 impl Process {
-    fn leader_hint(&self, core: &Core) -> Option<usize> {
+    pub(super) fn leader_hint(&self, core: &Core) -> Option<usize> {
         match self.raft.node.role() {
             Role::Follower { leader, .. } => core.nodes.get(&leader?).copied(),
             Role::Candidate { .. } | Role::Leader { .. } => None,
@@ -54,6 +57,7 @@ impl Process {
         core.net.read(conn, End::Server);
         let connection = ConnectionId(conn.0);
         match frame {
+            Frame::Open(Hello::AgentLink) => self.link_opened(body, core, conn),
             Frame::Open(hello) => {
                 if self.thread.leadership.is_none() {
                     let leader = self.leader_hint(core);
@@ -64,19 +68,10 @@ impl Process {
                 self.open(body, core, conn, hello);
             }
             Frame::FromAgent(bytes) => {
-                if !self.is_open(core, conn) {
-                    return;
-                }
-                match link::AgentMessage::decode(bytes) {
-                    Ok(message) => {
-                        let input = Input::AgentMessage {
-                            connection,
-                            principal: None,
-                            message: Box::new(message),
-                        };
-                        self.input(body, core, Class::Agent, connection, input);
-                    }
-                    Err(error) => core.violate("wire", format!("frame of an agent: {error}")),
+                if self.links.is_open(conn) {
+                    self.agent_frame(body, core, conn, bytes);
+                } else {
+                    core.send(conn, End::Client, Frame::Closed);
                 }
             }
             Frame::Call(bytes) => {
@@ -88,18 +83,15 @@ impl Process {
                     self.input(body, core, Class::Client, connection, input);
                 }
             }
-            Frame::Closed => match self.door.streams.remove(&connection) {
-                Some(Stream::Agent) => {
-                    let input = Input::AgentDisconnected { connection };
-                    self.input(body, core, Class::Agent, connection, input);
-                }
-                Some(Stream::Scheduler { .. }) => {
+            Frame::Closed => {
+                if self.links.is_open(conn) {
+                    self.link_closed(body, core, conn);
+                } else if self.door.streams.remove(&connection).is_some() {
                     let input = Input::SchedulerDisconnected { connection };
                     self.input(body, core, Class::Client, connection, input);
                 }
                 // A request whose client is gone takes effect all the same.
-                None => {}
-            },
+            }
             Frame::Accepted(_)
             | Frame::Refused(_)
             | Frame::ToAgent(_)
@@ -120,10 +112,7 @@ impl Process {
     fn open(&mut self, body: &mut Body, core: &mut Core, conn: Conn, hello: Hello) {
         let connection = ConnectionId(conn.0);
         match hello {
-            Hello::AgentLink => {
-                self.door.streams.insert(connection, Stream::Agent);
-                core.send(conn, End::Client, Frame::Accepted(String::new()));
-            }
+            Hello::AgentLink => {}
             Hello::Subscribe { call, inside } => {
                 let Some((_, Call::Subscribe(subscribe))) = read(core, call) else {
                     core.violate("wire", "a subscription that cannot be read".to_owned());
@@ -131,7 +120,10 @@ impl Process {
                 };
                 let stream_id = format!("stream-{}", conn.0);
                 let accepted = Some(stream_id.clone());
-                let stream = Stream::Scheduler { accepted };
+                let stream = Stream {
+                    accepted,
+                    behind: false,
+                };
                 self.door.streams.insert(connection, stream);
                 let input = Input::Subscribe(SubscribeInput {
                     connection,
@@ -170,7 +162,7 @@ impl Process {
 
     pub(super) fn deliver(&mut self, body: &mut Body, core: &mut Core, messages: Vec<Outgoing>) {
         for Outgoing { to, message, .. } in messages {
-            let (id, class) = match to {
+            match to {
                 Destination::Reply(request) => {
                     if let (Some(conn), Message::Answer { status, message }) =
                         (self.door.requests.remove(&request), message)
@@ -179,44 +171,102 @@ impl Process {
                         core.send(conn, End::Client, frame);
                         core.send(conn, End::Client, Frame::Closed);
                     }
-                    continue;
                 }
-                Destination::Scheduler(id) => (id, Class::Client),
-                Destination::Agent(id) => (id, Class::Agent),
-            };
-            let Some(stream) = self.door.streams.get_mut(&id) else {
-                continue;
-            };
-            let conn = Conn(id.0);
-            if let Stream::Scheduler { accepted } = stream
-                && let Some(stream_id) = accepted.take()
-            {
-                core.send(conn, End::Client, Frame::Accepted(stream_id));
+                Destination::Scheduler(id) => self.to_scheduler(body, core, id, message),
+                Destination::Agent(id) => self.to_agent(body, core, id, message),
             }
-            let frame = match message {
-                Message::Event { event, format } => {
-                    Frame::Event(event.to_wire(format).encode_to_vec().into())
-                }
-                Message::ToAgent(message) => Frame::ToAgent(message.encode_to_vec().into()),
-                Message::Close { .. } => {
-                    self.door.streams.remove(&id);
-                    core.send(conn, End::Client, Frame::Closed);
-                    continue;
-                }
-                Message::Answer { .. } => continue,
+        }
+    }
+
+    fn to_agent(&mut self, body: &mut Body, core: &mut Core, id: ConnectionId, message: Message) {
+        let Some(conn) = self.links.conn_of(id) else {
+            return;
+        };
+        let Message::ToAgent(message) = message else {
+            self.end_link(body, core, conn);
+            return;
+        };
+        if core.net.unread(conn, End::Client) >= core.shape.limits.stream_queue {
+            note!(core, body.host(), "the agent on {conn:?} reads too slowly");
+            self.end_link(body, core, conn);
+            let input = Input::AgentDisconnected { connection: id };
+            self.input(body, core, Class::Agent, id, input);
+            return;
+        }
+        let answers = matches!(
+            message.kind,
+            Some(
+                link::master_message::Kind::Registered(_) | link::master_message::Kind::Refused(_)
+            )
+        );
+        core.send(
+            conn,
+            End::Client,
+            Frame::ToAgent(message.encode_to_vec().into()),
+        );
+        if answers {
+            self.answered(body, core, conn);
+        }
+    }
+
+    fn to_scheduler(
+        &mut self,
+        body: &mut Body,
+        core: &mut Core,
+        id: ConnectionId,
+        message: Message,
+    ) {
+        let Some(stream) = self.door.streams.get_mut(&id) else {
+            return;
+        };
+        let conn = Conn(id.0);
+        if let Some(stream_id) = stream.accepted.take() {
+            core.send(conn, End::Client, Frame::Accepted(stream_id));
+        }
+        let Message::Event { event, format } = message else {
+            self.door.streams.remove(&id);
+            core.send(conn, End::Client, Frame::Closed);
+            return;
+        };
+        let unread = core.net.unread(conn, End::Client);
+        if unread >= core.shape.limits.stream_queue {
+            note!(core, body.host(), "{id:?} reads too slowly and is closed");
+            self.door.streams.remove(&id);
+            core.send(conn, End::Client, Frame::Closed);
+            let input = Input::SchedulerDisconnected { connection: id };
+            self.input(body, core, Class::Client, id, input);
+            return;
+        }
+        let behind = !stream.behind && unread >= core.shape.limits.stream_queue / BEHIND;
+        stream.behind |= behind;
+        let frame = Frame::Event(event.to_wire(format).encode_to_vec().into());
+        core.send(conn, End::Client, frame);
+        if behind {
+            note!(core, body.host(), "{id:?} is behind with reading");
+            let input = Input::SchedulerPace {
+                connection: id,
+                behind: true,
             };
-            if core.net.unread(conn, End::Client) >= core.shape.limits.stream_queue {
-                note!(core, body.host(), "{to:?} reads too slowly and is closed");
-                self.door.streams.remove(&id);
-                core.send(conn, End::Client, Frame::Closed);
-                let input = match class {
-                    Class::Client => Input::SchedulerDisconnected { connection: id },
-                    Class::Agent => Input::AgentDisconnected { connection: id },
-                };
-                self.input(body, core, class, id, input);
-                continue;
+            self.input(body, core, Class::Client, id, input);
+        }
+    }
+
+    /// Tells the machine of readers that have caught up.
+    pub(super) fn pace(&mut self, body: &mut Body, core: &mut Core) {
+        let enough = core.shape.limits.stream_queue / BEHIND / 4;
+        let mut caught_up = Vec::new();
+        for (id, stream) in &mut self.door.streams {
+            if stream.behind && core.net.unread(Conn(id.0), End::Client) <= enough {
+                stream.behind = false;
+                caught_up.push(*id);
             }
-            core.send(conn, End::Client, frame);
+        }
+        for connection in caught_up {
+            let input = Input::SchedulerPace {
+                connection,
+                behind: false,
+            };
+            self.input(body, core, Class::Client, connection, input);
         }
     }
 

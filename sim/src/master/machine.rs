@@ -279,6 +279,7 @@ impl Process {
         self.observe(body, core, &output);
         drain.add(output);
         self.flush_drain(body, core, drain)?;
+        self.born(body, core);
         self.awake(body, core);
         Ok(())
     }
@@ -288,6 +289,7 @@ impl Process {
             note!(core, body.host(), "throws its machine away");
         }
         core.checkers.death(body.number);
+        self.unborn(body, core);
         self.close_all(core);
     }
 

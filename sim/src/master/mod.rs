@@ -9,6 +9,7 @@
 
 mod door;
 mod intake;
+mod links;
 mod machine;
 mod raft;
 mod rows;
@@ -61,6 +62,8 @@ pub enum Event {
     },
     /// Rows have come; `None` when they did not.
     RowsCome(Option<Box<Copied>>),
+    /// An invitation of an agent has had its time.
+    InvitationLate(u64),
     /// What became of the rows that a peer was promised.
     RowsReport {
         /// The peer.
@@ -83,6 +86,7 @@ impl Event {
             Event::RowsAsked { .. } => 7,
             Event::RowsCome(_) => 8,
             Event::RowsReport { .. } => 9,
+            Event::InvitationLate(session) => 10 ^ session << 4,
         }
     }
 }
@@ -138,6 +142,7 @@ pub struct Process {
     /// The machine's thread.
     pub(crate) thread: machine::Thread,
     door: door::Door,
+    links: links::Links,
     /// Rows are on their way; until then nothing is applied or written.
     installing: Option<rows::Install>,
 }
@@ -301,6 +306,10 @@ impl Master {
                 Ok(())
             }
             Event::RowsCome(rows) => process.rows_come(body, core, rows),
+            Event::InvitationLate(session) => {
+                process.invitation_late(body, core, session);
+                Ok(())
+            }
             Event::RowsReport { peer, arrived } => {
                 process.raft.node.report_rows(peer, arrived);
                 process.drain_node(body, core)

@@ -95,6 +95,7 @@ impl Process {
             committed,
             thread: super::machine::Thread::default(),
             door: super::door::Door::default(),
+            links: super::links::Links::default(),
             installing: None,
         })
     }
@@ -117,6 +118,7 @@ impl Process {
         core.at(due, WorldEvent::Master(body.number, body.life, Event::Tick));
         self.drain_node(body, core)?;
         self.write_behind(body, core);
+        self.pace(body, core);
         Ok(())
     }
 
@@ -150,8 +152,12 @@ impl Process {
 
     /// Does what the node asks for, until it asks for nothing.
     pub(super) fn drain_node(&mut self, body: &mut Body, core: &mut Core) -> Result<(), Fatal> {
+        let role = self.raft.node.role();
         while let Some(ready) = self.raft.node.ready() {
             self.handle_ready(ready, body, core)?;
+        }
+        if self.raft.node.role() != role {
+            self.tend_links(body, core);
         }
         Ok(())
     }
@@ -173,15 +179,16 @@ impl Process {
         for message in ready.messages {
             self.send_raft(body, core, message);
         }
+        // The log that begins anew behind a ticket must not be durable before the rows are.
+        if let Some(ticket) = ready.restore {
+            self.need_rows(body, core, ticket);
+        }
         if let Some(persist) = ready.persist {
             if let Some((last, _)) = persist.batch.entries.last() {
                 self.mark(*last, persist.batch.entry_bytes() as u64);
             }
             self.raft.log_queue.push_back(persist);
             self.write_log(body, core);
-        }
-        if let Some(ticket) = ready.restore {
-            self.need_rows(body, core, ticket);
         }
         self.apply_all(body, core, ready.committed, ready.committed_to)?;
         if let Some(members) = ready.members {
