@@ -172,13 +172,13 @@ impl Process {
                         core.send(conn, End::Client, Frame::Closed);
                     }
                 }
-                Destination::Scheduler(id) => self.to_scheduler(body, core, id, message),
-                Destination::Agent(id) => self.to_agent(body, core, id, message),
+                Destination::Scheduler(id) => self.tell_scheduler(body, core, id, message),
+                Destination::Agent(id) => self.tell_agent(body, core, id, message),
             }
         }
     }
 
-    fn to_agent(&mut self, body: &mut Body, core: &mut Core, id: ConnectionId, message: Message) {
+    fn tell_agent(&mut self, body: &mut Body, core: &mut Core, id: ConnectionId, message: Message) {
         let Some(conn) = self.links.conn_of(id) else {
             return;
         };
@@ -209,7 +209,7 @@ impl Process {
         }
     }
 
-    fn to_scheduler(
+    fn tell_scheduler(
         &mut self,
         body: &mut Body,
         core: &mut Core,
