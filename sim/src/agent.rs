@@ -35,6 +35,8 @@ const FIRST_BACKOFF: u64 = 100 * MILLI;
 const LAST_BACKOFF: u64 = 5 * SECOND;
 /// A master has this long to take a link.
 const CONNECT: u64 = 5 * SECOND;
+/// Between two questions whether a quiet link is still there; a third of what production has.
+const KEEP_ALIVE: u64 = 7 * SECOND;
 /// ... and this long to say whether it leads.
 const UNINVITED: u64 = SECOND;
 
@@ -55,6 +57,8 @@ pub enum Event {
     Impatient(Conn),
     /// A master that has taken a link says nothing of itself.
     Uninvited(Conn),
+    /// Is the other end of a link still there?
+    KeepAlive(Conn),
     /// A container has a turn, in this boot of the machine.
     Container(u64, String, Turn),
     /// A disk that was full is tried again.
@@ -76,6 +80,7 @@ impl Event {
             }
             Event::DiskAgain => 8,
             Event::Uninvited(conn) => 9 ^ conn.0 << 4,
+            Event::KeepAlive(conn) => 10 ^ conn.0 << 4,
         }
     }
 }
@@ -87,6 +92,8 @@ struct Way {
     open: bool,
     /// The master has said something.
     said: bool,
+    /// When anything last came on the link.
+    heard_at: u64,
     /// While the master leads: the machine's name for the link, and the term.
     session: Option<(LinkId, u64)>,
     backoff: u64,
@@ -266,6 +273,7 @@ impl Agent {
             conn: None,
             open: false,
             said: false,
+            heard_at: 0,
             session: None,
             backoff: FIRST_BACKOFF,
             tries: 0,
@@ -326,6 +334,7 @@ impl Agent {
             Event::Try(master, number) => self.try_master(core, master, number),
             Event::Impatient(conn) => self.impatient(core, conn),
             Event::Uninvited(conn) => self.uninvited(core, conn),
+            Event::KeepAlive(conn) => self.keep_alive(core, conn),
             Event::DiskAgain => {
                 if let Some(process) = &mut self.process {
                     process.refused = false;
@@ -473,6 +482,10 @@ impl Agent {
         };
         let output = std::mem::take(&mut process.held);
         for (link, message) in output.send {
+            if core.trace.is_read() {
+                let text = brief(&message);
+                note!(core, Host::Agent(self.number), "says {text}");
+            }
             let frame = Frame::FromAgent(message.encode_to_vec().into());
             if let Some(conn) = process.links.get(&link) {
                 core.send(*conn, End::Server, frame);
@@ -639,6 +652,20 @@ impl Agent {
         self.again(core, conn, Some(after));
     }
 
+    /// A quiet link is asked whether it still is one, and closed when nothing comes back.
+    fn keep_alive(&mut self, core: &mut Core, conn: Conn) {
+        let Some(process) = &self.process else { return };
+        let Some(master) = process.masters.get(&conn).copied() else {
+            return;
+        };
+        if core.now - process.ways[master].heard_at >= 2 * KEEP_ALIVE {
+            self.close(core, conn, 0);
+            return;
+        }
+        core.send(conn, End::Server, Frame::Ping);
+        self.later(core, KEEP_ALIVE, Event::KeepAlive(conn));
+    }
+
     fn impatient(&mut self, core: &mut Core, conn: Conn) {
         let waits = self.process.as_ref().is_some_and(|process| {
             process
@@ -667,8 +694,13 @@ impl Agent {
         let Some(master) = process.masters.get(&conn).copied() else {
             return;
         };
+        process.ways[master].heard_at = core.now;
         match frame {
             Frame::Accepted(_) => {
+                self.later(core, KEEP_ALIVE, Event::KeepAlive(conn));
+                let Some(process) = &mut self.process else {
+                    return;
+                };
                 process.ways[master].open = true;
                 process.ways[master].backoff = FIRST_BACKOFF;
                 self.later(core, UNINVITED, Event::Uninvited(conn));
@@ -679,6 +711,8 @@ impl Agent {
             },
             Frame::Closed => self.again(core, conn, None),
             Frame::Open(_)
+            | Frame::Ping
+            | Frame::Pong
             | Frame::Refused(_)
             | Frame::FromAgent(_)
             | Frame::Call(_)
@@ -711,6 +745,11 @@ impl Agent {
                 _ => self.session_begins(core, master, conn, term),
             }
         }
+        if core.trace.is_read() {
+            let text = format!("{:?}", message.kind);
+            let text: String = text.chars().take(160).collect();
+            note!(core, self.host(), "hears of master {master}: {text}");
+        }
         let process = self.process.as_ref();
         if let Some((link, _)) = process.and_then(|it| it.ways[master].session) {
             let message = Box::new(message);
@@ -726,4 +765,25 @@ fn persistence(resource: &wire::Resource) -> String {
     let disk = resource.disk.as_ref();
     let persistence = disk.and_then(|it| it.persistence.as_ref());
     persistence.map_or_else(String::new, |it| it.id.clone())
+}
+
+/// A frame of an agent in a line.
+fn brief(message: &link::AgentMessage) -> String {
+    match &message.kind {
+        Some(link::agent_message::Kind::TaskUpdate(it)) => {
+            let status = wire::TaskStatus::decode(it.status_payload.clone()).unwrap_or_default();
+            format!(
+                "{} is {}",
+                status.task_id.value,
+                status.state().as_str_name()
+            )
+        }
+        Some(link::agent_message::Kind::Register(it)) => {
+            format!("Register {} with {} tasks", it.agent_id, it.tasks.len())
+        }
+        kind => {
+            let text = format!("{kind:?}");
+            text.chars().take(160).collect()
+        }
+    }
 }

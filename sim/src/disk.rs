@@ -80,17 +80,6 @@ impl LogStore {
     pub fn durable_entry(&self, index: u64) -> Option<&Bytes> {
         self.durable.entries.get(&index)
     }
-
-    /// First index that a crash now would leave; everything before was cut off because rows hold
-    /// it.
-    pub fn durable_first(&self) -> Option<u64> {
-        self.durable.entries.keys().next().copied()
-    }
-
-    /// Whether anything was ever written.
-    pub fn is_empty(&self) -> bool {
-        self.current.state.is_none()
-    }
 }
 
 /// The log as the node reads it back.

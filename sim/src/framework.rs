@@ -218,6 +218,7 @@ impl Framework {
         if self.process.is_some() || self.retired {
             return;
         }
+        self.slow = false;
         let target = self.random.index(core.shape.masters);
         self.process = Some(Process {
             stream: None,
@@ -701,7 +702,8 @@ impl Framework {
         );
         let verdict = core.checkers.told(core.now, self.number, &status);
         core.judge("updates", verdict);
-        let over = crate::checkers::updates::ends(state);
+        // One that nobody knows was never launched, or ended long ago.
+        let over = crate::checkers::updates::ends(state) || state == TaskState::TaskUnknown;
         if let Some(known) = self.store.tasks.get_mut(&task) {
             known.state = Some(state);
         } else if !over {
@@ -718,7 +720,7 @@ impl Framework {
             );
         }
         let uuid = status.uuid.filter(|it| !it.is_empty());
-        if over && (uuid.is_some() || reason != Some(Reason::Reconciliation) || core.quiet) {
+        if over {
             self.store.tasks.remove(&task);
         }
         let Some(uuid) = uuid else { return };

@@ -94,6 +94,10 @@ pub enum Frame {
     Event(Bytes),
     /// The answer of a call: HTTP status and text.
     Answer(u16, String),
+    /// Is anybody there? As HTTP/2 asks on a quiet connection.
+    Ping,
+    /// Somebody is.
+    Pong,
     /// The other end is gone.
     Closed,
 }
@@ -116,6 +120,8 @@ impl Frame {
             Frame::Event(bytes) => 9 ^ bytes_hash(bytes),
             Frame::Answer(status, _) => 10 ^ u64::from(*status),
             Frame::Closed => 11,
+            Frame::Ping => 12,
+            Frame::Pong => 13,
         }
     }
 }

@@ -166,6 +166,10 @@ impl World {
             }
             let known = framework.store.tasks.get(id);
             match known {
+                // An agent that never comes back under this name is unreachable for ever.
+                Some(it)
+                    if heard == Some(TaskState::TaskUnreachable)
+                        && self.agents.iter().all(|agent| agent.id() != it.agent) => {}
                 Some(_) if !lives || heard != Some(TaskState::TaskRunning) => {
                     return Some(format!(
                         "framework {} waits for task {id}, of which it heard {heard:?}; it {}",

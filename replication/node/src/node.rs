@@ -390,10 +390,17 @@ impl<D: Disk> Node<D> {
 
     // A sole voter wins its election in the instant it begins it, and consensus does not expect
     // entries of its earlier leadership to be on their way to the disk then.
+    // Nor does it expect a node to campaign that has a ticket and not yet the log behind it: what
+    // lies between its applied index and the ticket is nowhere to be read.
     fn must_wait(&self) -> bool {
-        self.raw.raft.state != StateRole::Leader
+        let sole = self.raw.raft.state != StateRole::Leader
             && !self.outstanding.is_empty()
-            && self.is_sole_voter()
+            && self.is_sole_voter();
+        sole || self.is_restoring()
+    }
+
+    fn is_restoring(&self) -> bool {
+        self.raw.raft.raft_log.applied < self.raw.store().state.cut_index
     }
 
     /// One tick of time has passed.
@@ -444,6 +451,10 @@ impl<D: Disk> Node<D> {
         }
         if message.msg_type == MessageType::MsgPropose {
             return Err(StepError::Forwarded { from });
+        }
+        if message.msg_type == MessageType::MsgTimeoutNow && self.is_restoring() {
+            // Leadership is offered to a node that cannot take it; the attempt times out.
+            return Ok(());
         }
         let outcome = self.raw.step(message);
         self.settle();

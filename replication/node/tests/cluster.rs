@@ -540,6 +540,34 @@ fn a_late_node_gets_a_ticket() {
 }
 
 #[test]
+fn a_node_without_the_log_behind_its_ticket_does_not_campaign() {
+    let mut world = World::new(3, 3);
+    world.cut_behind = Some(2);
+    let (leader, _) = world.await_leader();
+    let late = (1..=3).find(|id| *id != leader).expect("follower");
+    world.crash(late);
+    for _ in 0..40 {
+        world.propose();
+        world.tick();
+    }
+    // Its disk is so slow that elections pass before the new log is durable.
+    world.faults.max_write = 200;
+    world.start(late);
+    world.run_until("rows", |world| world.hosts[&late].rows.restored);
+    assert!(!world.hosts[&late].writes.is_empty());
+    let host = world.hosts.get_mut(&leader).expect("host");
+    host.node.as_mut().expect("up").transfer_leadership(late);
+    world.drain(leader);
+    let host = world.hosts.get_mut(&late).expect("host");
+    host.node.as_mut().expect("up").campaign();
+    world.drain(late);
+    for _ in 0..100 {
+        world.tick();
+    }
+    world.settle();
+}
+
+#[test]
 fn members_change() {
     let mut world = World::new(11, 3);
     let (leader, _) = world.await_leader();

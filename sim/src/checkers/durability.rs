@@ -8,6 +8,8 @@ use tepui_replication_node::{Members, NodeId};
 #[derive(Debug, Default)]
 pub struct Durability {
     logs: BTreeMap<NodeId, SharedLog>,
+    // As of which entry each node's durable rows are.
+    rows: BTreeMap<NodeId, u64>,
     // As each node last said, and before that.
     members: BTreeMap<NodeId, (Members, Members)>,
     // Newest decision of each term that is durable on a quorum.
@@ -15,7 +17,8 @@ pub struct Durability {
 }
 
 impl Durability {
-    /// A node has this disk; nodes that had it before have none any more.
+    /// A node has this disk. That of a node whose disk is lost stays: an entry was durable there
+    /// when it was acknowledged, and losing one disk of a quorum loses nothing.
     pub fn disk(&mut self, node: NodeId, log: &SharedLog, members: &Members) {
         self.logs.insert(node, log.clone());
         self.members
@@ -23,9 +26,9 @@ impl Durability {
             .or_insert_with(|| (members.clone(), members.clone()));
     }
 
-    /// A node's disk is gone.
-    pub fn lost(&mut self, node: NodeId) {
-        self.logs.remove(&node);
+    /// A node's rows are durable as of an entry.
+    pub fn rows(&mut self, node: NodeId, applied: u64) {
+        self.rows.insert(node, applied);
     }
 
     /// The members changed, as a node sees it.
@@ -60,16 +63,15 @@ impl Durability {
 
     fn has_quorum(&self, members: &Members, index: u64) -> bool {
         let majority = |voters: &BTreeSet<NodeId>| {
+            // Who has rows of it needs no entry any more.
+            let in_rows = |it: &&NodeId| self.rows.get(*it).is_some_and(|rows| *rows >= index);
             let copies: Vec<_> = voters
                 .iter()
+                .filter(|it| !in_rows(it))
                 .filter_map(|it| self.logs.get(it))
                 .map(|it| it.0.borrow())
                 .collect();
-            // Cut off there means that the rows hold it.
-            let cut = copies
-                .iter()
-                .filter(|it| it.durable_first().is_some_and(|first| first > index))
-                .count();
+            let cut = voters.iter().filter(in_rows).count();
             let most = copies
                 .iter()
                 .filter_map(|it| it.durable_entry(index))

@@ -131,7 +131,6 @@ impl Offers {
         output: &Output,
     ) -> Result<(), String> {
         let mut touched = BTreeSet::new();
-        let mut roles: BTreeMap<String, Amounts> = BTreeMap::new();
         for change in &output.view {
             match change {
                 ViewChange::OfferAdded(offer) => {
@@ -145,12 +144,12 @@ impl Offers {
                         amounts,
                     };
                     touched.insert(it.agent.clone());
-                    let role = roles.entry(it.role.clone()).or_default();
-                    role.unreserved.extend(it.amounts.unreserved.clone());
+                    let (role, added) = (it.role.clone(), it.amounts.clone());
                     let all = self.outstanding.entry(master).or_default();
                     if all.insert(offer.id.clone(), it).is_some() {
                         return Err(format!("offer {} is made twice", offer.id));
                     }
+                    self.check_quota(master, state, &role, &added)?;
                 }
                 ViewChange::OfferRemoved(id) => {
                     let all = self.outstanding.entry(master).or_default();
@@ -163,9 +162,6 @@ impl Offers {
         }
         for agent in touched {
             self.check_agent(master, state, &agent)?;
-        }
-        for (role, added) in roles {
-            self.check_quota(master, state, &role, &added)?;
         }
         Ok(())
     }
@@ -207,8 +203,8 @@ impl Offers {
         role: &str,
         added: &Amounts,
     ) -> Result<(), String> {
-        // Quotas are of top-level roles and cover what is below them.
-        let top = role.split('/').next().unwrap_or(role);
+        // Quotas are of top-level roles. What is below them counts, but is not bound, as in Mesos.
+        let top = role;
         let Some(quota) = state.quota(top) else {
             return Ok(());
         };
@@ -236,8 +232,17 @@ impl Offers {
             let used = used.get(name).copied().unwrap_or(0);
             // Only a new offer can pass it: what is there may be older than the limit.
             if used > limit && added.unreserved.get(name).copied().unwrap_or(0) > 0 {
+                let offers: Vec<_> = self
+                    .outstanding
+                    .get(&master)
+                    .into_iter()
+                    .flatten()
+                    .filter(|(_, it)| of_top(&it.role))
+                    .map(|(id, it)| (id, &it.role, &it.amounts.unreserved))
+                    .collect();
                 return Err(format!(
-                    "role {top} may have {limit} thousandths of {name}, and has or is offered {used}"
+                    "role {top} may have {limit} thousandths of {name}, and has or is offered \
+                     {used}; offers: {offers:?}"
                 ));
             }
         }

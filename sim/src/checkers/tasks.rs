@@ -30,6 +30,8 @@ pub struct Asked {
     pub kill: bool,
     /// ... and was told that this was taken.
     pub kill_taken: bool,
+    /// Its launch is in the log.
+    pub logged: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -40,6 +42,8 @@ struct AgentLog {
     silences: Vec<(u64, u64)>,
     // Boots, wipes, exits, and what operators did to it.
     troubles: Vec<u64>,
+    // Somebody drained it or marked it gone.
+    condemned: bool,
 }
 
 /// See the module's documentation.
@@ -76,6 +80,7 @@ impl Tasks {
             answer: Answer::None,
             kill: false,
             kill_taken: false,
+            logged: false,
             plan,
         };
         self.asked.insert(asked.plan.id.clone(), asked);
@@ -102,6 +107,18 @@ impl Tasks {
         }
     }
 
+    /// The launch of a task was committed.
+    pub fn logged(&mut self, task: &str) -> Result<(), String> {
+        match self.asked.get_mut(task) {
+            Some(it) if !it.logged => {
+                it.logged = true;
+                Ok(())
+            }
+            Some(_) => Err(format!("the launch of task {task} is in the log twice")),
+            None => Err(format!("task {task} is in the log and nobody asked for it")),
+        }
+    }
+
     /// All tasks of a framework may be killed.
     pub fn kill_all(&mut self, framework: usize) {
         for it in self.asked.values_mut() {
@@ -109,11 +126,10 @@ impl Tasks {
         }
     }
 
-    /// All tasks on an agent may be killed.
-    pub fn kill_on(&mut self, agent: usize) {
-        for it in self.asked.values_mut() {
-            it.kill |= it.plan.agent == agent;
-        }
+    /// Whether anybody may have asked for the end of a task.
+    pub fn may_kill(&self, asked: &Asked) -> bool {
+        let agent = self.agents.get(asked.plan.agent);
+        asked.kill || agent.is_none_or(|it| it.condemned)
     }
 
     /// What a task is.
@@ -191,7 +207,9 @@ impl Tasks {
     /// An operator drains an agent or marks it gone.
     pub fn condemned(&mut self, agent: usize) {
         self.trouble(agent, 0);
-        self.kill_on(agent);
+        if let Some(it) = self.agents.get_mut(agent) {
+            it.condemned = true;
+        }
     }
 
     /// Whether tasks on an agent may have been lost since `since`.

@@ -187,7 +187,7 @@ impl Updates {
                     return wrong("and runs");
                 }
             }
-            TaskState::TaskKilled | TaskState::TaskKilling if !asked.kill => {
+            TaskState::TaskKilled | TaskState::TaskKilling if !tasks.may_kill(asked) => {
                 return wrong("and nobody asked for that");
             }
             TaskState::TaskLost
@@ -201,6 +201,16 @@ impl Updates {
                 return wrong("runs, and its agent was there all the time");
             }
             _ => {}
+        }
+        let forgotten = matches!(
+            state,
+            TaskState::TaskUnknown | TaskState::TaskGone | TaskState::TaskLost
+        ) && reason == Some(Reason::Reconciliation)
+            && asked.logged
+            && self.heard.get(task).is_none_or(|it| it.ended.is_none())
+            && !tasks.may_lose(now, asked.plan.agent, asked.at);
+        if forgotten {
+            return wrong("and its launch is in the log, and its end was never told");
         }
         let heard = self.heard.entry(task.clone()).or_default();
         if let Some(ended) = heard.ended

@@ -68,10 +68,8 @@ impl Process {
                 self.open(body, core, conn, hello);
             }
             Frame::FromAgent(bytes) => {
-                if self.links.is_open(conn) {
+                if self.is_open(core, conn) {
                     self.agent_frame(body, core, conn, bytes);
-                } else {
-                    core.send(conn, End::Client, Frame::Closed);
                 }
             }
             Frame::Call(bytes) => {
@@ -92,7 +90,13 @@ impl Process {
                 }
                 // A request whose client is gone takes effect all the same.
             }
+            Frame::Ping => {
+                if self.is_open(core, conn) {
+                    core.send(conn, End::Client, Frame::Pong);
+                }
+            }
             Frame::Accepted(_)
+            | Frame::Pong
             | Frame::Refused(_)
             | Frame::ToAgent(_)
             | Frame::Event(_)
@@ -102,7 +106,8 @@ impl Process {
 
     /// What comes on a connection that this process does not know is answered with its end.
     fn is_open(&self, core: &mut Core, conn: Conn) -> bool {
-        let known = self.door.streams.contains_key(&ConnectionId(conn.0));
+        let known =
+            self.links.is_open(conn) || self.door.streams.contains_key(&ConnectionId(conn.0));
         if !known {
             core.send(conn, End::Client, Frame::Closed);
         }

@@ -325,6 +325,12 @@ impl Process {
         };
         let term = leadership.term;
         let mut proposal = None;
+        if core.trace.is_read() {
+            let text: Vec<String> = drain.operations.iter().map(describe).collect();
+            if !text.is_empty() {
+                note!(core, body.host(), "decides {}", text.join("; "));
+            }
+        }
         if !drain.operations.is_empty() {
             leadership.sequence += 1;
             let now = body.clock.now(core.now);
@@ -380,4 +386,27 @@ impl Process {
         }
         self.deliver(body, core, leaving);
     }
+}
+
+/// An operation in a line: its name and what it is about.
+fn describe(operation: &log::Operation) -> String {
+    let Some(kind) = &operation.kind else {
+        return "nothing".to_owned();
+    };
+    let text = format!("{kind:?}");
+    let name = text.split(['(', ' ']).next().unwrap_or_default();
+    let mut about = Vec::new();
+    for field in [
+        "framework_id: \"",
+        "agent_id: \"",
+        "task_id: \"",
+        "state: ",
+        "up_to: ",
+        "sequence: ",
+    ] {
+        if let Some(rest) = text.split(field).nth(1) {
+            about.extend(rest.split(['"', ',', ' ']).next());
+        }
+    }
+    format!("{name} {}", about.join(" "))
 }

@@ -239,7 +239,6 @@ impl Master {
             self.body.host(),
             "has lost its disk and is node {id} from now on"
         );
-        core.checkers.durability.lost(self.body.id);
         self.body.log = SharedLog::default();
         self.body.rows = RowStore::default();
         self.body.id = id;

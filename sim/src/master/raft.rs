@@ -12,7 +12,10 @@ use crate::{
 };
 use bytes::Bytes;
 use std::collections::VecDeque;
-use tepui_model::time::Instant;
+use tepui_model::{
+    log::{LaunchTask, operation::Kind},
+    time::Instant,
+};
 use tepui_replication_node::{
     Committed, Config, Node, NodeId, Origin, Outgoing, Persist, Ready, Role, StepError, Ticket,
 };
@@ -268,6 +271,15 @@ impl Process {
         let decided = (entry.term, entry.sequence);
         if !core.checkers.history.is_known(entry.index) {
             core.checkers.history.begun(core.now, entry.term);
+            for operation in &decoded.operations {
+                if let Some(Kind::LaunchTask(LaunchTask {
+                    task: Some(task), ..
+                })) = &operation.kind
+                {
+                    let verdict = core.checkers.tasks.logged(&task.task_id);
+                    core.judge("history", verdict);
+                }
+            }
             let verdict = core
                 .checkers
                 .durability

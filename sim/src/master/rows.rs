@@ -88,6 +88,7 @@ impl Process {
             return Err(Fatal("no space left on the rows' disk".to_owned()));
         }
         body.rows.write(changes, stamp);
+        core.checkers.durability.rows(body.id, body.rows.applied);
         self.drain_node(body, core)
     }
 
@@ -217,6 +218,7 @@ impl Process {
             return Ok(());
         };
         body.rows = copied.rows;
+        core.checkers.durability.rows(body.id, body.rows.applied);
         match ClusterState::load(body.rows.rows.iter()) {
             Ok(state) => self.committed = state,
             Err(error) => core.violate("rows", format!("rows of a peer: {error}")),
