@@ -148,6 +148,10 @@ impl Machine {
         if !self.is_invited(register.term) {
             return;
         }
+        if register.term == 0 && self.may_be_outdated(&register) {
+            self.send_link(connection, ToAgent::RegisterAgain(link::RegisterAgain {}));
+            return;
+        }
         self.counters.add(if register.agent_id.is_empty() {
             Counter::MessagesRegisterSlave
         } else {
@@ -180,6 +184,15 @@ impl Machine {
                 );
             }
         }
+    }
+
+    /// Nobody knows how long a registration that answers no invitation was under way: one that
+    /// waited on a link to a follower would tell of a past without the tasks of today. Only of
+    /// an agent that the log does not know there is no other past.
+    fn may_be_outdated(&self, register: &link::Register) -> bool {
+        let address = Address::parse(&register.address);
+        !register.agent_id.is_empty()
+            || address.is_some_and(|it| self.agents.at_address(&it).is_some())
     }
 
     fn read_registration(

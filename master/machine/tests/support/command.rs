@@ -157,7 +157,7 @@ fn agent_message(world: &mut World, name: &str, kind: link::agent_message::Kind)
 }
 
 pub fn register(world: &mut World, words: &Words<'_>) -> Input {
-    let register = registration(words);
+    let register = registration(words, world.replica.cluster().term);
     agent_message(
         world,
         words.plain(1),
@@ -168,7 +168,7 @@ pub fn register(world: &mut World, words: &Words<'_>) -> Input {
 /// The small frame of an agent that would register like this. Containers are those that the
 /// log names.
 fn reattach(world: &mut World, words: &Words<'_>) -> Input {
-    let register = registration(words);
+    let register = registration(words, world.replica.cluster().term);
     let cluster = world.replica.cluster();
     let mut digest = Digest::new(Head {
         cluster_id: words.get("cluster").unwrap_or("cluster"),
@@ -203,7 +203,7 @@ fn reattach(world: &mut World, words: &Words<'_>) -> Input {
     )
 }
 
-fn registration(words: &Words<'_>) -> link::Register {
+fn registration(words: &Words<'_>, term: u64) -> link::Register {
     let resources =
         Resources::parse(words.get("res").unwrap_or("cpus:4;mem:512"), "*").expect("res");
     let info = wire::AgentInfo {
@@ -286,7 +286,8 @@ fn registration(words: &Words<'_>) -> link::Register {
         fence,
         tasks,
         framework_info_payloads: frameworks.collect(),
-        term: words.number("term").unwrap_or_default(),
+        // The answer to an invitation, unless said otherwise.
+        term: words.number("term").unwrap_or(term),
         ..link::Register::default()
     }
 }
