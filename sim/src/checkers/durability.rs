@@ -4,14 +4,17 @@ use crate::disk::SharedLog;
 use std::collections::{BTreeMap, BTreeSet};
 use tepui_replication_node::{Members, NodeId};
 
+/// Changes of the members that are remembered.
+const CHANGES: usize = 4;
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Durability {
     logs: BTreeMap<NodeId, SharedLog>,
     // As of which entry each node's durable rows are.
     rows: BTreeMap<NodeId, u64>,
-    // As each node last said, and before that.
-    members: BTreeMap<NodeId, (Members, Members)>,
+    // Of the newest few changes: an entry may be older than a change that is known already.
+    members: Vec<Members>,
     // Newest decision of each term that is durable on a quorum.
     durable: BTreeMap<u64, u64>,
 }
@@ -21,9 +24,7 @@ impl Durability {
     /// when it was acknowledged, and losing one disk of a quorum loses nothing.
     pub fn disk(&mut self, node: NodeId, log: &SharedLog, members: &Members) {
         self.logs.insert(node, log.clone());
-        self.members
-            .entry(node)
-            .or_insert_with(|| (members.clone(), members.clone()));
+        self.members(members);
     }
 
     /// A node's rows are durable as of an entry.
@@ -31,10 +32,14 @@ impl Durability {
         self.rows.insert(node, applied);
     }
 
-    /// The members changed, as a node sees it.
-    pub fn members(&mut self, node: NodeId, members: &Members) {
-        let known = self.members.entry(node).or_default();
-        known.1 = std::mem::replace(&mut known.0, members.clone());
+    /// The members changed, as some node sees it.
+    pub fn members(&mut self, members: &Members) {
+        if !self.members.contains(members) {
+            self.members.push(members.clone());
+            if self.members.len() > CHANGES {
+                self.members.remove(0);
+            }
+        }
     }
 
     /// A node applies an entry that nobody applied before.
@@ -44,11 +49,10 @@ impl Durability {
         index: u64,
         decided: (u64, u64),
     ) -> Result<(), String> {
-        let (now, before) = self.members.get(&node).cloned().unwrap_or_default();
-        if !self.has_quorum(&now, index) && !self.has_quorum(&before, index) {
+        if !self.members.iter().any(|it| self.has_quorum(it, index)) {
             return Err(format!(
                 "entry {index} is applied by node {node} and durable on no quorum of {:?}",
-                now.voters
+                self.members.last().map(|it| &it.voters)
             ));
         }
         let durable = self.durable.entry(decided.0).or_default();

@@ -7,6 +7,9 @@ use tepui_master_machine::input::{ConnectionId, Input};
 /// Inputs taken from one connection before the next one has its turn.
 const QUANTUM: usize = 16;
 
+/// Every so manieth turn is a client's, if one waits.
+const CLIENTS_TURN: u64 = 8;
+
 /// What a connection is, in order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
@@ -19,6 +22,7 @@ pub(super) enum Class {
 pub(super) struct Intake {
     queues: BTreeMap<ConnectionId, VecDeque<Input>>,
     rings: [VecDeque<ConnectionId>; 2],
+    turns: u64,
 }
 
 impl Intake {
@@ -36,7 +40,15 @@ impl Intake {
 
     /// One connection's turn.
     pub(super) fn turn(&mut self) -> Option<Vec<Input>> {
-        let ring = self.rings.iter_mut().find(|it| !it.is_empty())?;
+        self.turns += 1;
+        let clients_first = self.turns.is_multiple_of(CLIENTS_TURN);
+        let [agents, clients] = &mut self.rings;
+        let ring = match (agents.is_empty(), clients.is_empty()) {
+            (true, true) => return None,
+            (false, true) => agents,
+            (false, false) if !clients_first => agents,
+            _ => clients,
+        };
         let source = ring.pop_front()?;
         let queue = self.queues.get_mut(&source)?;
         let count = queue.len().min(QUANTUM);

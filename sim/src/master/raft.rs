@@ -196,7 +196,7 @@ impl Process {
         self.apply_all(body, core, ready.committed, ready.committed_to)?;
         if let Some(members) = ready.members {
             note!(core, body.host(), "members are {members:?}");
-            core.checkers.durability.members(body.id, &members);
+            core.checkers.durability.members(&members);
         }
         for read in ready.reads {
             if let (Role::Leader { .. }, Ok(ticket)) = (
@@ -278,6 +278,10 @@ impl Process {
                 {
                     let verdict = core.checkers.tasks.logged(&task.task_id);
                     core.judge("history", verdict);
+                }
+                if let Some(Kind::RemoveFramework(it)) = &operation.kind {
+                    let (now, id) = (core.now, &it.framework_id);
+                    core.checkers.tasks.framework_removed(now, id);
                 }
             }
             let verdict = core
