@@ -125,7 +125,9 @@ impl Machine {
         let Some(row) = self.state.task(framework_id, task_id).cloned() else {
             return;
         };
-        let ended = is_terminal(row.state) && !row.unreachable;
+        // An end that only its agent knew of, and never told, is news.
+        let told = row.statuses.last().is_some_and(|it| is_terminal(it.state));
+        let ended = is_terminal(row.state) && told && !row.unreachable;
         if !ended {
             let mut status = Verdict {
                 task_id: task_id.as_str(),

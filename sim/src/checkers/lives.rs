@@ -81,7 +81,14 @@ impl Lives {
         living.insert(task.to_owned());
         let (mut cpus, mut mem, mut ports) = (0, 0, BTreeSet::new());
         for other in living.iter() {
-            let Some(it) = tasks.get(other) else { continue };
+            // As in Mesos, what a removed framework held is free at once, and its tasks die as
+            // soon as their agent hears of it.
+            let Some(it) = tasks
+                .get(other)
+                .filter(|it| !tasks.is_removed(&it.framework_id))
+            else {
+                continue;
+            };
             cpus += it.plan.cpus;
             mem += it.plan.mem;
             if let Some(port) = it.plan.port
