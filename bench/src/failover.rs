@@ -152,6 +152,10 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
         let subscriptions = watched.borrow().subscriptions;
         let died = Instant::now();
         masters.kill(leader);
+        // Alone, it is its own successor.
+        if addresses.len() == 1 {
+            masters.restart(leader).await?;
+        }
         let again = watched.wait_for(|it| it.subscriptions > subscriptions && it.offered.is_some());
         let seen = tokio::time::timeout(PATIENCE, again)
             .await
@@ -170,7 +174,9 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
         returns.push(died.elapsed());
         bytes += counters.attach_bytes.load(Ordering::Relaxed) - bytes_before;
         unchanged += counters.unchanged.load(Ordering::Relaxed) - unchanged_before;
-        masters.restart(leader).await?;
+        if masters.id(leader).is_none() {
+            masters.restart(leader).await?;
+        }
         leader = next;
     }
     workload.shutdown().await;
