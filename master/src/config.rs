@@ -1,11 +1,12 @@
 //! What the flags mean, checked once at the start.
 
-use crate::flags::INJECT_PANICS;
-use anyhow::{Context, Result, ensure};
+use crate::{flags::INJECT_PANICS, shell::peers::channel::Security};
+use anyhow::{Context, Result, bail, ensure};
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 use tepui_master_machine::{
     Config,
@@ -44,6 +45,18 @@ pub(crate) struct Settings {
     pub(crate) inject_panics: bool,
     /// Every flag that has a value.
     pub(crate) flags: Flags,
+    /// Where other masters are listened to.
+    pub(crate) raft_listen: SocketAddr,
+    /// Another port will do: nobody has been told of this one.
+    pub(crate) any_raft_port: bool,
+    /// `--peers`, sorted.
+    pub(crate) peers: Vec<String>,
+    /// `--join`.
+    pub(crate) join: Option<String>,
+    /// Who may speak as a master.
+    pub(crate) security: Security,
+    election_timeout: Duration,
+    raft_advertise: Option<String>,
     advertise_ip: Option<IpAddr>,
     advertise_port: Option<u16>,
     hostname: Option<String>,
@@ -109,6 +122,86 @@ pub(crate) fn micro(weight: f64) -> Option<u64> {
     ((1.0..=1e15).contains(&micro)).then_some(micro as u64)
 }
 
+/// The port of `--raft_port` when it is not given.
+const RAFT_PORT: u16 = 5052;
+
+/// `HOST:PORT`, for a flag.
+fn host_and_port(flag: &str, text: &str) -> Result<()> {
+    let parts = text.rsplit_once(':');
+    let fits = parts.is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|it| it != 0)
+    });
+    ensure!(fits, "--{flag}: {text:?} is not of the form HOST:RAFT_PORT");
+    Ok(())
+}
+
+fn peers(flags: &Flags) -> Result<Vec<String>> {
+    let mut peers: Vec<String> = list(flags.text("peers").unwrap_or_default())
+        .map(str::to_owned)
+        .collect();
+    for peer in &peers {
+        host_and_port("peers", peer)?;
+    }
+    peers.sort();
+    let count = peers.len();
+    peers.dedup();
+    ensure!(
+        peers.len() == count,
+        "--peers: a master is named twice; name every master once"
+    );
+    Ok(peers)
+}
+
+fn security(flags: &Flags) -> Result<Security> {
+    let path = |name: &str| flags.text(name).map(PathBuf::from);
+    let tls = [
+        "peer_tls_cert_file",
+        "peer_tls_key_file",
+        "peer_tls_ca_file",
+    ]
+    .map(path);
+    match (path("cluster_key_file"), tls) {
+        (None, [None, None, None]) => Ok(Security::Open),
+        (Some(key), [None, None, None]) => Security::key(&key),
+        (None, [Some(certificate), Some(key), Some(authority)]) => {
+            Security::tls(&certificate, &key, &authority)
+        }
+        (None, _) => bail!(
+            "--peer_tls_cert_file, --peer_tls_key_file and --peer_tls_ca_file belong together"
+        ),
+        (Some(_), _) => bail!("--cluster_key_file and --peer_tls_*: give one of them"),
+    }
+}
+
+fn raft_listen(
+    flags: &Flags,
+    ip_of_clients: IpAddr,
+    security: &Security,
+    peers: &[String],
+) -> Result<(SocketAddr, bool)> {
+    let told = ip(flags, "raft_ip")?;
+    let open = security.is_open() && !flags.bool("insecure_peers");
+    let given = port(flags, "raft_port")?;
+    let port = given.unwrap_or(RAFT_PORT);
+    let is_alone = peers.is_empty() && flags.text("join").is_none();
+    let chosen = match told {
+        Some(told) => told,
+        // Nobody else is spoken of: the port waits for masters of this machine.
+        None if open && is_alone => match ip_of_clients.is_loopback() {
+            true => ip_of_clients,
+            false => Ipv4Addr::LOCALHOST.into(),
+        },
+        None => ip_of_clients,
+    };
+    ensure!(
+        !open || chosen.is_loopback(),
+        "--raft_ip: masters would take messages from anybody who reaches {chosen}:{port}; give \
+         them a --cluster_key_file or certificates (--peer_tls_cert_file, --peer_tls_key_file, \
+         --peer_tls_ca_file), or say --insecure_peers"
+    );
+    Ok((SocketAddr::new(chosen, port), is_alone && given.is_none()))
+}
+
 impl Settings {
     /// Reads and checks the flags.
     ///
@@ -118,7 +211,28 @@ impl Settings {
         let work_dir = PathBuf::from(flags.required("work_dir")?);
         let listen_ip = ip(&flags, "ip")?.unwrap_or(Ipv4Addr::LOCALHOST.into());
         let listen = SocketAddr::new(listen_ip, port(&flags, "port")?.unwrap_or(5050));
-        port(&flags, "raft_port")?;
+        let security = security(&flags)?;
+        let peers = peers(&flags)?;
+        let (raft_listen, any_raft_port) = raft_listen(&flags, listen_ip, &security, &peers)?;
+        let join = flags.text("join").map(str::to_owned);
+        ensure!(
+            join.is_none() || peers.is_empty(),
+            "--join is for a cluster that there is, --peers for a new one: give one of them"
+        );
+        if let Some(it) = join.as_deref().filter(|it| *it != "wait") {
+            host_and_port("join", it)?;
+        }
+        let raft_advertise = flags.text("raft_advertise").map(str::to_owned);
+        if let Some(it) = &raft_advertise {
+            host_and_port("raft_advertise", it)?;
+        }
+        let election_timeout = flags
+            .duration("election_timeout")
+            .unwrap_or(Duration::from_millis(150));
+        ensure!(
+            (Duration::from_millis(50)..=Duration::from_secs(60)).contains(&election_timeout),
+            "--election_timeout: expected 50ms to 60secs"
+        );
         let mut machine = Config {
             root_submissions: flags.bool("root_submissions"),
             require_agent_domain: flags.bool("require_agent_domain"),
@@ -166,6 +280,13 @@ impl Settings {
         }
         Ok(Settings {
             listen,
+            raft_listen,
+            any_raft_port,
+            peers,
+            join,
+            security,
+            election_timeout,
+            raft_advertise,
             work_dir,
             machine,
             authority: accounts::authority(&flags, "credentials", REALMS)?,
@@ -201,6 +322,31 @@ impl Settings {
             true => format!("[{}]:{}", info.hostname(), info.port),
             false => format!("{}:{}", info.hostname(), info.port),
         }
+    }
+
+    /// `host:port` at which other masters reach this one, when it is bound to `bound` and nothing
+    /// else says so.
+    pub(crate) fn raft_address(&self, bound: SocketAddr) -> String {
+        if let Some(told) = &self.raft_advertise {
+            return told.clone();
+        }
+        match (bound.ip().is_unspecified(), self.advertise_ip) {
+            (false, _) => bound.to_string(),
+            (true, Some(ip)) => SocketAddr::new(ip, bound.port()).to_string(),
+            (true, None) => format!("{}:{}", self.machine.master_info.hostname(), bound.port()),
+        }
+    }
+
+    /// Whether `--raft_advertise` was given.
+    pub(crate) fn is_raft_address_given(&self) -> bool {
+        self.raft_advertise.is_some()
+    }
+
+    /// Length of a tick, and ticks of silence before an election at least.
+    pub(crate) fn election_ticks(&self) -> (Duration, usize) {
+        // Fifteen at the default of 150 ms; heartbeats take a fifth of it.
+        let ticks = 15;
+        (self.election_timeout / ticks, ticks as usize)
     }
 
     /// Fills in who this master is, now that its port is known.
@@ -298,6 +444,14 @@ mod tests {
             ("--agent_ping_timeout=1ms", "--agent_ping_timeout"),
             ("--authenticate_http_readonly", "--credentials"),
             ("--credentials=/nowhere", "--credentials"),
+            ("--peers=a:1,b", "--peers"),
+            ("--peers=a:1,a:1", "--peers"),
+            ("--join=a:0", "--join"),
+            ("--raft_ip=0.0.0.0", "--raft_ip"),
+            ("--raft_advertise=a", "--raft_advertise"),
+            ("--election_timeout=1ms", "--election_timeout"),
+            ("--cluster_key_file=/nowhere", "--cluster_key_file"),
+            ("--peer_tls_key_file=/nowhere", "--peer_tls_cert_file"),
         ] {
             let error = settings(&[flag]).unwrap_err();
             assert!(error.contains(name), "{flag}: {error}");

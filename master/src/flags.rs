@@ -69,6 +69,12 @@ const FLAGS: &[Flag] = &[
     ),
     Flag::new("cluster", Text, None, "Name of the cluster, for people."),
     Flag::new(
+        "cluster_key_file",
+        Path,
+        None,
+        "File with the key that masters prove to each other that they know; the same for all.",
+    ),
+    Flag::new(
         "credentials",
         Path,
         None,
@@ -79,6 +85,12 @@ const FLAGS: &[Flag] = &[
         Text,
         None,
         "Fault domain of this master, as JSON.",
+    ),
+    Flag::new(
+        "election_timeout",
+        Duration,
+        Some("150ms"),
+        "Masters elect another leader when they hear nothing of theirs for this long, up to twice as long.",
     ),
     Flag::new(
         "fair_sharing_excluded_resource_names",
@@ -111,10 +123,23 @@ const FLAGS: &[Flag] = &[
         "For tests alone: let a request make the master panic.",
     ),
     Flag::new(
+        "insecure_peers",
+        Bool,
+        Some("false"),
+        "Let masters on other machines speak to this one without a key or certificates.",
+    ),
+    Flag::new(
         "ip",
         Text,
         Some("127.0.0.1"),
         "IP address to listen on; 0.0.0.0 for all of them.",
+    ),
+    Flag::new(
+        "join",
+        Text,
+        None,
+        "HOST:RAFT_PORT of any master of the cluster that a master without state joins; \
+         `wait` to wait for `tepui master add`.",
     ),
     Flag::new(
         "log_dir",
@@ -153,13 +178,46 @@ const FLAGS: &[Flag] = &[
         None,
         "Age at which an offer is taken back; never without.",
     ),
+    Flag::new(
+        "peer_tls_ca_file",
+        Path,
+        None,
+        "Certificates that sign those of masters, as PEM.",
+    ),
+    Flag::new(
+        "peer_tls_cert_file",
+        Path,
+        None,
+        "This master's certificate for other masters, as PEM.",
+    ),
+    Flag::new("peer_tls_key_file", Path, None, "Its key, as PEM."),
+    Flag::new(
+        "peers",
+        Text,
+        None,
+        "HOST:RAFT_PORT of every master of a new cluster, this one included, separated by \
+         commas; without meaning once there is state.",
+    ),
     Flag::new("port", Number, Some("5050"), "Port to listen on."),
     Flag::new("quiet", Bool, Some("false"), "Write no log."),
     Flag::new(
+        "raft_advertise",
+        Text,
+        None,
+        "HOST:RAFT_PORT at which other masters reach this one, where it cannot be told from --peers or --ip.",
+    ),
+    Flag::new(
+        "raft_ip",
+        Text,
+        None,
+        "IP address on which masters speak to each other; that of --ip, or loopback as long as \
+         nothing keeps strangers away.",
+    ),
+    Flag::new(
         "raft_port",
         Number,
-        Some("5052"),
-        "Port on which masters speak to each other.",
+        None,
+        "Port on which masters speak to each other; 5052, or for a master alone any other when that is taken.",
     ),
     Flag::new(
         "require_agent_domain",

@@ -28,27 +28,34 @@ use crate::{
         grpc, http,
         intake::{Class, Control, Intake},
         leadership::Board,
+        peers::{Offered, Peers, form, keeper, links, service},
         raft,
         sessions::Sessions,
         view_thread::{ViewHandle, ViewMessage},
     },
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{Arc, Mutex, atomic::AtomicUsize},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicUsize},
     thread::JoinHandle,
     time::Duration,
 };
 use tepui_master_machine::input::{Input, OperatorRequest};
-use tepui_replication::Replica;
+use tepui_replication::{Identity, Replica, Store};
 use tepui_server::{
     files::Files,
     flags::{Error as FlagsError, Flags},
     listener::{Listener, Stop},
-    logging, system,
+    logging,
+    proto::tepui::raft::v1::Member,
+    system, version,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
 };
 
 /// Where operators put a file per flag.
@@ -64,7 +71,15 @@ pub struct Handle {
     server: tokio::task::JoinHandle<()>,
     intake: Arc<Intake<ReplicaEvent>>,
     view: ViewHandle,
+    running: Arc<Mutex<Running>>,
+    fatal: watch::Receiver<Option<String>>,
+}
+
+/// What has to be stopped by hand.
+#[derive(Debug)]
+struct Running {
     threads: Vec<JoinHandle<()>>,
+    /// Once there is a store.
     replica: Option<Replica>,
 }
 
@@ -74,14 +89,27 @@ impl Handle {
         self.address
     }
 
+    /// Waits until this master cannot go on; why.
+    pub async fn failed(&self) -> String {
+        let mut fatal = self.fatal.clone();
+        match fatal.wait_for(Option::is_some).await {
+            Ok(text) => text.clone().unwrap_or_default(),
+            // Whoever could say so is gone with the master.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Stops serving, then the threads, then closes the store.
-    pub async fn shutdown(mut self) {
+    pub async fn shutdown(self) {
         self.stop.stop();
         // A panic of the server's task was logged; there is nothing left to stop then.
         let _ = self.server.await;
         self.intake.control(Control::Stop);
         self.view.send(ViewMessage::Stop);
-        let (threads, replica) = (std::mem::take(&mut self.threads), self.replica.take());
+        let (threads, replica) = {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            (std::mem::take(&mut running.threads), running.replica.take())
+        };
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 // As above.
@@ -109,6 +137,9 @@ async fn start_with(flags: Flags) -> Result<Handle> {
     let listener = Listener::bind(settings.listen).await?;
     let address = listener.address();
     settings.at(address);
+    let stop = Stop::new();
+    let board = Board::new();
+    let (peers, offers) = peers(&settings, &board, &stop).await?;
 
     let intake = Intake::new();
     let pace = intake.clone();
@@ -116,30 +147,152 @@ async fn start_with(flags: Flags) -> Result<Handle> {
         pace.interject(connection, Input::SchedulerPace { connection, behind });
     });
     let shared = Arc::new(Shared::default());
-    let board = Board::new();
-    let (to_board, own) = (board.clone(), settings.client_address());
-    let (folder, events) = (settings.work_dir.join("replica"), intake.clone());
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("--work_dir: {} cannot be made", folder.display()))?;
-    let opened =
-        tokio::task::spawn_blocking(move || raft::start(folder, events, to_board, own)).await?;
-    let (replica, raft, cluster_id) = opened.with_context(|| {
+    let (view, view_thread) = ViewHandle::start(settings.subscribers)?;
+    let strangers = intake.connect(destinations.connection(), Class::Client);
+    let app = Arc::new(App {
+        settings,
+        intake: intake.clone(),
+        destinations,
+        view: view.clone(),
+        shared,
+        leadership: board.subscribe(),
+        replica: OnceLock::new(),
+        peers: peers.clone(),
+        stale: Mutex::default(),
+        sessions: Arc::new(Sessions::new(strangers)),
+        files: Files::new(),
+        stop: stop.clone(),
+        start_time: core::wall_now().0,
+        subscribers: AtomicUsize::new(0),
+    });
+    let running = Arc::new(Mutex::new(Running {
+        threads: vec![view_thread],
+        replica: None,
+    }));
+    if Store::exists(&peers.store) {
+        replicate(&app, &running).await?;
+    } else {
+        // Others must answer first: meanwhile this one says that nobody leads.
+        let (app, running) = (app.clone(), running.clone());
+        tokio::spawn(async move {
+            let formed = tokio::select! {
+                formed = form::form(&app.peers, app.settings.join.as_deref(), offers) => formed,
+                () = app.stop.stopped() => return,
+            };
+            let begun = match formed {
+                Ok(()) => replicate(&app, &running).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = begun {
+                app.peers.give_up(format!("{error:#}"));
+            }
+        });
+    }
+    tokio::spawn(set_first_weights(app.clone()));
+    if let Some(path) = app.settings.whitelist.clone() {
+        tokio::spawn(watch_whitelist(app.clone(), path));
+    }
+    let router = http::router(app.clone(), grpc::router(&app)?);
+    let server = tokio::spawn(listener.serve(router, stop.clone()));
+    Ok(Handle {
+        address,
+        fatal: peers.fatal.subscribe(),
+        stop,
+        server,
+        intake,
+        view,
+        running,
+    })
+}
+
+/// Binds the masters' port and serves it; a lone master's first store is made here.
+async fn peers(
+    settings: &Settings,
+    board: &Board,
+    stop: &Stop,
+) -> Result<(Arc<Peers>, mpsc::Receiver<Offered>)> {
+    let store = settings.work_dir.join("replica");
+    std::fs::create_dir_all(&settings.work_dir)
+        .with_context(|| format!("--work_dir: {} cannot be made", settings.work_dir.display()))?;
+    let mut listener = TcpListener::bind(settings.raft_listen).await;
+    if listener.is_err() && settings.any_raft_port {
+        listener = TcpListener::bind((settings.raft_listen.ip(), 0)).await;
+    }
+    let listener = listener.with_context(|| {
         format!(
-            "the state in {} cannot be used",
-            settings.work_dir.display()
+            "--raft_port: {} cannot be listened on",
+            settings.raft_listen
         )
     })?;
-    settings.machine.cluster_id = cluster_id;
-    let (view, view_thread) = ViewHandle::start(settings.subscribers)?;
-    let parts = Parts {
-        config: settings.machine.clone(),
-        intake: intake.clone(),
-        destinations: destinations.clone(),
-        view: view.clone(),
-        replica: raft.clone(),
-        shared: shared.clone(),
-        panic_folder: settings.work_dir.join("panics"),
+    let bound = listener.local_addr()?;
+    let mut raft_address = settings.raft_address(bound);
+    let has_store = Store::exists(&store);
+    if !settings.peers.is_empty() && !settings.is_raft_address_given() {
+        match form::find_own(&settings.peers, bound.port()).await {
+            Ok(own) => raft_address = own,
+            // Without meaning once there is state.
+            Err(_) if has_store => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let in_list = settings.peers.is_empty() || settings.peers.contains(&raft_address);
+    ensure!(
+        has_store || in_list,
+        "--raft_advertise={raft_address} is not among --peers={}",
+        settings.peers.join(",")
+    );
+    let mut member = Member {
+        store_id: String::new(),
+        raft_address,
+        client_address: settings.client_address(),
+        version: version::OWN.to_owned(),
     };
+    if !has_store {
+        member.store_id = form::draw_store_id(&store)?;
+        if settings.join.is_none() && settings.peers.len() <= 1 {
+            let cluster_id = uuid::Uuid::new_v4().to_string();
+            let identity = Identity::first(member.store_id.as_str(), cluster_id);
+            Store::create(&store, &identity, &form::alone(&member), None)?;
+        }
+    }
+    // One offer at a time is considered; who offers waits.
+    let (offers, offered) = mpsc::channel(4);
+    let peers = Arc::new(Peers::new(
+        member,
+        settings,
+        store,
+        board.clone(),
+        offers,
+        stop.clone(),
+    ));
+    tokio::spawn(service::serve(peers.clone(), listener));
+    Ok((peers, offered))
+}
+
+/// Opens the store and starts everything that rests on it.
+async fn replicate(app: &Arc<App>, running: &Mutex<Running>) -> Result<()> {
+    let (peers, intake) = (app.peers.clone(), app.intake.clone());
+    let settings = app.settings.clone();
+    let work_dir = settings.work_dir.display().to_string();
+    let opened = tokio::task::spawn_blocking(move || raft::start(&settings, intake, peers)).await?;
+    let (replica, raft) =
+        opened.with_context(|| format!("the state in {work_dir} cannot be used"))?;
+    let mut config = app.settings.machine.clone();
+    if let Some(it) = app.peers.membership.get() {
+        config.cluster_id.clone_from(&it.identity.cluster_id);
+        config.incarnation = it.identity.incarnation;
+    }
+    let parts = Parts {
+        config,
+        intake: app.intake.clone(),
+        destinations: app.destinations.clone(),
+        view: app.view.clone(),
+        replica: raft.clone(),
+        shared: app.shared.clone(),
+        panic_folder: app.settings.work_dir.join("panics"),
+    };
+    // Set once: there is one store.
+    let _ = app.replica.set(raft);
     let machine_thread = std::thread::Builder::new()
         .name("machine".into())
         .spawn(move || {
@@ -152,39 +305,13 @@ async fn start_with(flags: Flags) -> Result<Handle> {
                 std::process::abort();
             }
         })?;
-
-    let stop = Stop::new();
-    let strangers = intake.connect(destinations.connection(), Class::Client);
-    let app = Arc::new(App {
-        settings,
-        intake: intake.clone(),
-        destinations,
-        view: view.clone(),
-        shared,
-        leadership: board.subscribe(),
-        replica: raft,
-        stale: Mutex::default(),
-        sessions: Arc::new(Sessions::new(strangers)),
-        files: Files::new(),
-        stop: stop.clone(),
-        start_time: core::wall_now().0,
-        subscribers: AtomicUsize::new(0),
-    });
-    tokio::spawn(set_first_weights(app.clone()));
-    if let Some(path) = app.settings.whitelist.clone() {
-        tokio::spawn(watch_whitelist(app.clone(), path));
-    }
-    let router = http::router(app.clone(), grpc::router(&app)?);
-    let server = tokio::spawn(listener.serve(router, stop.clone()));
-    Ok(Handle {
-        address,
-        stop,
-        server,
-        intake,
-        view,
-        threads: vec![machine_thread, view_thread],
-        replica: Some(replica),
-    })
+    let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+    running.threads.push(machine_thread);
+    running.replica = Some(replica);
+    drop(running);
+    tokio::spawn(links::run(app.peers.clone()));
+    tokio::spawn(keeper::run(app.peers.clone()));
+    Ok(())
 }
 
 /// Waits until this master leads; false when it is stopped before.
@@ -283,10 +410,13 @@ async fn serve() -> Result<()> {
         ),
         false => println!("tepui-master listens on http://{address}"),
     }
-    signal().await?;
+    let outcome = tokio::select! {
+        signalled = signal() => signalled,
+        text = handle.failed() => Err(anyhow::anyhow!(text)),
+    };
     tracing::info!("stopping");
     handle.shutdown().await;
-    Ok(())
+    outcome
 }
 
 /// Waits for SIGINT or SIGTERM.

@@ -64,10 +64,7 @@ fn main() -> Result<(), BoxError> {
     let bytes: usize = arguments.next().map_or(Ok(300), |it| it.parse())?;
     let dir = tempfile::tempdir_in(Path::new(&folder))?;
 
-    let identity = Identity {
-        store_id: "bench".to_owned(),
-        cluster_id: "bench".to_owned(),
-    };
+    let identity = Identity::first("bench", "bench");
     let options = Options::new(dir.path().join("store"), identity);
     // As many as can be on their way: the raft thread must not wait for this one.
     let (events, incoming) = sync_channel(1 << 20);

@@ -18,15 +18,12 @@ pub enum Fatal {
         #[source]
         source: BoxError,
     },
-    /// This master lags behind what the others still keep in their logs.
-    #[error(
-        "replicated log: this master is too far behind; its rows must be copied from another \
-         master (at entry {index} or later)"
-    )]
-    RowsNeeded {
-        /// Last entry whose effects the rows must hold.
-        index: u64,
-    },
+    /// Rows of another master could not be swapped in.
+    #[error("replicated log: rows fetched from another master cannot be swapped in")]
+    Swap(#[source] std::io::Error),
+    /// Rows of another master cannot be used.
+    #[error("replicated log: rows fetched from another master make no state")]
+    Restore(#[source] BoxError),
     /// A mistake in the program, or a log that cannot be read back.
     #[error("replicated log: thread {thread} panicked: {message}")]
     Panicked {

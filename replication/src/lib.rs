@@ -32,14 +32,16 @@ mod raft_thread;
 mod replica;
 mod rocks;
 mod store;
+mod transfer;
 mod writers;
 
 pub use fatal::Fatal;
 pub use listener::{BoxError, Listener, RowChange, RowChanges};
 pub use options::Options;
-pub use replica::{Full, Handle, Position, ProposeError, Replica};
+pub use replica::{Full, Handle, Permit, Position, ProposeError, Replica, Status};
 pub use rocks::DiskFailure;
 pub use store::{Identity, OpenError, Row, Store};
 pub use tepui_replication_node::{
-    Committed, MemberChange, Members, NodeId, Outgoing, StepError, Ticket,
+    Committed, MemberChange, Members, NodeId, Origin, Outgoing, Peer, Role, StepError, Ticket,
 };
+pub use transfer::{Checksum, FetchError, FetchedRows, RowsPart, RowsSink, RowsWriter};

@@ -1,7 +1,7 @@
 //! What a replica tells its owner.
 
 use bytes::Bytes;
-use tepui_replication_node::{Committed, Members, NodeId, Outgoing};
+use tepui_replication_node::{Committed, Members, NodeId, Origin, Outgoing};
 
 /// An error of whatever the listener does.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -38,6 +38,21 @@ pub trait Listener: Send {
     /// This master still led after [`crate::Handle::confirm`] was called with `ticket` or a
     /// later one, and has applied everything that was committed then.
     fn on_confirmed(&mut self, ticket: u64);
+
+    /// The newest term seen has risen.
+    fn on_term(&mut self, term: u64) {
+        let _ = term;
+    }
+
+    /// The committed state is that of rows fetched from another master
+    /// ([`crate::Handle::restore`]) from now on; every entry after `origin` comes next.
+    ///
+    /// # Errors
+    /// The rows cannot be used; the process must end ([`crate::Fatal::Restore`]).
+    fn on_restored(&mut self, origin: &Origin) -> Result<(), BoxError> {
+        let _ = origin;
+        Err("this owner cannot go on with rows of another master".into())
+    }
 
     /// A message for a peer. Losing it does no harm; a ticket's fate must be reported. A group
     /// of one never sends.

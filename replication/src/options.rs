@@ -11,8 +11,6 @@ use crate::{fatal::Fatal, store::Identity};
 pub struct Options {
     /// Folder of the store; made when missing.
     pub dir: PathBuf,
-    /// This master; not 0.
-    pub node_id: NodeId,
     /// Voters of a new cluster, this one included. What is stored wins.
     pub founders: Vec<NodeId>,
     /// Ids for a new store, drawn by the caller. What is stored wins.
@@ -45,7 +43,6 @@ impl Options {
     pub fn new(dir: impl Into<PathBuf>, identity: Identity) -> Options {
         Options {
             dir: dir.into(),
-            node_id: 1,
             founders: vec![1],
             identity,
             expected_cluster: None,
@@ -66,7 +63,7 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("dir", &self.dir)
-            .field("node_id", &self.node_id)
+            .field("node_id", &self.identity.node_id)
             .field("founders", &self.founders)
             .finish_non_exhaustive()
     }

@@ -4,7 +4,7 @@
 //! come to the node; do what it asks for; write rows behind when it is time.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender},
@@ -13,20 +13,24 @@ use std::{
 };
 
 use bytes::Bytes;
-use tepui_replication_node::{MemberChange, Node, NodeId, Persist, Ready, Role};
+use tepui_replication_node::{MemberChange, Node, NodeId, Origin, Persist, Ready, Role};
 
 use crate::{
     fatal::Fatal,
     listener::Listener,
     marks::Marks,
     options::Options,
-    replica::{Fault, Shared},
+    replica::{Fault, Permit, Shared, Status},
     rocks::LogDb,
-    writers::{Flush, Progress},
+    store::RowsRecord,
+    transfer::{FetchedRows, RowsPart, RowsSink},
+    writers::{Progress, RowsWork},
 };
 
+/// Called with what became of something, on the raft thread; must not wait.
+pub(crate) type Answer<T> = Box<dyn FnOnce(T) + Send>;
+
 /// What the raft thread is told.
-#[derive(Debug)]
 pub(crate) enum Command {
     /// A writer has come further.
     Wake,
@@ -39,7 +43,22 @@ pub(crate) enum Command {
         ticket: u64,
     },
     Deliver {
-        message: Bytes,
+        messages: Vec<Bytes>,
+        permit: Permit,
+    },
+    Restore {
+        ticket: Bytes,
+        rows: FetchedRows,
+    },
+    SendRows {
+        min_index: u64,
+        sink: RowsSink,
+    },
+    LinkLost {
+        peer: NodeId,
+    },
+    Status {
+        answer: Answer<Status>,
     },
     Unreachable {
         peer: NodeId,
@@ -54,6 +73,8 @@ pub(crate) enum Command {
     },
     ChangeMembers {
         changes: Vec<MemberChange>,
+        notes: BTreeMap<NodeId, Bytes>,
+        answer: Answer<Result<u64, String>>,
     },
     Stop {
         flush: bool,
@@ -69,13 +90,27 @@ pub(crate) struct RaftThread {
     listener: Box<dyn Listener>,
     shared: Arc<Shared>,
     log: (SyncSender<Persist>, Progress),
-    rows: (SyncSender<Flush>, Progress),
+    rows: (SyncSender<RowsWork>, Progress),
     fault: Fault,
     marks: Marks,
     // Sequence and bytes of this term's proposals on their way.
     in_flight: VecDeque<(u64, usize)>,
+    // Proposals that wait for the end of an attempt to hand leadership over: as many bytes as
+    // may be in flight.
+    held: VecDeque<(u64, u64, Bytes)>,
+    // The newest confirmation asked for, and the one on its way: one question at a time, which
+    // stands for all before it.
+    asked: Option<u64>,
+    asking: Option<u64>,
     // Index and ticket of confirmations that wait for the listener to catch up.
     confirmations: VecDeque<(u64, u64)>,
+    // Rows that a ticket waits for to be swapped in.
+    fetched: Option<FetchedRows>,
+    // Entry as of which the newest such rows are: with nothing applied after it, the log may not be
+    // durable yet.
+    fetched_at: u64,
+    // Term as the listener knows it.
+    term: u64,
     // Last entry that the listener has.
     applied: u64,
     // Applied index and log bytes of the last flush given out.
@@ -97,7 +132,7 @@ impl RaftThread {
         options: &Options,
         shared: Arc<Shared>,
         log: (SyncSender<Persist>, Progress),
-        rows: (SyncSender<Flush>, Progress),
+        rows: (SyncSender<RowsWork>, Progress),
         fault: Fault,
     ) -> RaftThread {
         let now = Instant::now();
@@ -111,7 +146,13 @@ impl RaftThread {
             rows,
             fault,
             in_flight: VecDeque::new(),
+            held: VecDeque::new(),
+            asked: None,
+            asking: None,
             confirmations: VecDeque::new(),
+            fetched: None,
+            fetched_at: 0,
+            term: 0,
             applied,
             flushing: applied,
             flushed_bytes: 0,
@@ -128,6 +169,8 @@ impl RaftThread {
     /// Until told to stop, or until something fails.
     pub(crate) fn run(mut self, incoming: &Receiver<Command>) {
         let mut stop = None;
+        let members = self.node.members().clone();
+        self.listener.on_members(&members);
         // What the node wants before anything has happened: its first record, its campaign.
         let mut outcome = self.drain();
         while stop.is_none() && outcome.is_ok() {
@@ -157,7 +200,7 @@ impl RaftThread {
             Err(fatal) => self.fault.report(&fatal),
             Ok(()) if stop == Some(true) => {
                 // Waits for a flush under way; the writer ends when the queue is empty.
-                self.flush_rows();
+                self.flush_rows(false);
             }
             Ok(()) => {}
         }
@@ -172,31 +215,128 @@ impl RaftThread {
                 sequence,
                 entry,
             } => self.propose(term, sequence, entry),
-            Command::Confirm { ticket } => {
-                let context = Bytes::copy_from_slice(&ticket.to_be_bytes());
-                self.node.read_index(context);
+            Command::Confirm { ticket } => self.asked = self.asked.max(Some(ticket)),
+            Command::Deliver { messages, permit } => {
+                for message in messages {
+                    if let Err(error) = self.node.step(message) {
+                        tracing::debug!(%error, "dropped a message of a peer");
+                    }
+                }
+                drop(permit);
             }
-            Command::Deliver { message } => {
-                if let Err(error) = self.node.step(message) {
-                    tracing::debug!(%error, "dropped a message of a peer");
+            Command::Restore { ticket, rows } => {
+                match self.node.step_with_rows(ticket, &rows.origin) {
+                    Ok(()) => self.fetched = Some(rows),
+                    Err(error) => tracing::warn!(%error, "rows of another master are not needed"),
                 }
             }
+            Command::SendRows { min_index, sink } => self.send_rows(min_index, sink),
+            Command::LinkLost { peer } => self.node.leader_lost(peer),
+            Command::Status { answer } => answer(self.status()),
             Command::Unreachable { peer } => self.node.report_unreachable(peer),
             Command::Rows { peer, arrived } => self.node.report_rows(peer, arrived),
             Command::Campaign => self.node.campaign(),
             Command::StepDown { to: Some(to) } => self.node.transfer_leadership(to),
             Command::StepDown { to: None } => self.node.step_down(),
-            Command::ChangeMembers { changes } => {
-                if let Err(error) = self.node.propose_members(&changes) {
-                    tracing::warn!(%error, "members are not changed");
-                }
+            Command::ChangeMembers {
+                changes,
+                notes,
+                answer,
+            } => {
+                let proposed = match self.node.is_changing_members() {
+                    true => Err("a change of the masters is under way".to_owned()),
+                    false => {
+                        let proposed = self.node.propose_noted_members(&changes, &notes);
+                        proposed.map_err(|it| it.to_string())
+                    }
+                };
+                answer(proposed);
             }
             Command::Stop { flush } => return Some(flush),
         }
         None
     }
 
+    fn status(&self) -> Status {
+        Status {
+            role: self.node.role(),
+            term: self.node.term(),
+            applied: self.applied,
+            last_index: self.node.last_index(),
+            cut_index: self.node.cut_index(),
+            members: self.node.members().clone(),
+            peers: self.node.peers(),
+            is_transferring: self.node.is_transferring(),
+        }
+    }
+
+    // Rows as of now or later: what is dirty is written first.
+    fn send_rows(&mut self, min_index: u64, mut sink: RowsSink) {
+        if self.applied < min_index {
+            let applied = self.applied;
+            let text = format!("rows are as of entry {applied}, before entry {min_index}");
+            sink(RowsPart::Failed(text));
+            return;
+        }
+        self.flush_rows(true);
+        // Fails when the rows' thread has ended, which has told why.
+        let _ = self.rows.0.send(RowsWork::Send { sink });
+    }
+
+    // Rows of another master take the place of ours. Its leader and we agree that the log begins
+    // behind them.
+    fn restore(&mut self) -> Result<(), Fatal> {
+        let Some(rows) = self.fetched.take() else {
+            return Err(Fatal::Restore("a ticket came without its rows".into()));
+        };
+        let origin = rows.origin.clone();
+        let (done, when) = std::sync::mpsc::sync_channel(1);
+        if self.rows.0.send(RowsWork::Swap { rows, done }).is_err() || when.recv().is_err() {
+            // The rows' thread has told why.
+            return Ok(());
+        }
+        self.listener.on_restored(&origin).map_err(Fatal::Restore)?;
+        self.applied = origin.index;
+        self.fetched_at = origin.index;
+        self.flushing = origin.index;
+        self.marks = Marks::new(origin.index);
+        self.flushed_bytes = 0;
+        tracing::info!(
+            index = origin.index,
+            "rows of another master are in place of ours"
+        );
+        Ok(())
+    }
+
     fn propose(&mut self, term: u64, sequence: u64, entry: Bytes) {
+        if self.node.is_transferring() || !self.held.is_empty() {
+            self.held.push_back((term, sequence, entry));
+            return;
+        }
+        self.propose_now(term, sequence, entry);
+    }
+
+    fn propose_held(&mut self) {
+        while !self.node.is_transferring()
+            && let Some((term, sequence, entry)) = self.held.pop_front()
+        {
+            self.propose_now(term, sequence, entry);
+        }
+    }
+
+    // One question to the peers at a time; the next stands for all that came meanwhile.
+    fn ask_peers(&mut self) {
+        if self.asking.is_none()
+            && let Some(ticket) = self.asked.take()
+            && matches!(self.node.role(), Role::Leader { .. })
+        {
+            self.asking = Some(ticket);
+            let context = Bytes::copy_from_slice(&ticket.to_be_bytes());
+            self.node.read_index(context);
+        }
+    }
+
+    fn propose_now(&mut self, term: u64, sequence: u64, entry: Bytes) {
         let bytes = entry.len();
         match self.node.propose(term, sequence, entry) {
             Ok(_) => self.in_flight.push_back((sequence, bytes)),
@@ -229,13 +369,26 @@ impl RaftThread {
 
     // Does what the node asks for, until it asks for nothing.
     fn drain(&mut self) -> Result<(), Fatal> {
-        while let Some(ready) = self.node.ready() {
+        loop {
+            self.propose_held();
+            self.ask_peers();
+            let Some(ready) = self.node.ready() else {
+                break;
+            };
             self.handle(ready)?;
+        }
+        if let Some(rows) = self.fetched.take() {
+            let index = rows.origin.index;
+            tracing::info!(index, "rows of another master were not needed");
         }
         Ok(())
     }
 
     fn handle(&mut self, ready: Ready) -> Result<(), Fatal> {
+        if self.node.term() != self.term {
+            self.term = self.node.term();
+            self.listener.on_term(self.term);
+        }
         if let Some(role) = ready.deposed {
             self.lose_leadership();
             let leader = match role {
@@ -247,6 +400,10 @@ impl RaftThread {
         for message in ready.messages {
             self.listener.on_send(message);
         }
+        // Before the log that begins behind them.
+        if ready.restore.is_some() {
+            self.restore()?;
+        }
         if let Some(persist) = ready.persist {
             if let Some((last, _)) = persist.batch.entries.last() {
                 let bytes = persist.batch.entry_bytes() as u64;
@@ -254,11 +411,6 @@ impl RaftThread {
             }
             // Fails when the log's thread has ended, which has told why.
             let _ = self.log.0.send(persist);
-        }
-        if let Some(ticket) = ready.restore {
-            return Err(Fatal::RowsNeeded {
-                index: ticket.index,
-            });
         }
         for committed in ready.committed {
             self.landed(committed.term, committed.sequence);
@@ -268,7 +420,7 @@ impl RaftThread {
                 .map_err(|source| Fatal::Apply { index, source })?;
         }
         if let Some(index) = ready.committed_to {
-            self.applied = index;
+            self.applied = self.applied.max(index);
             self.node.advance_applied(index);
         }
         if let Some(members) = ready.members {
@@ -281,6 +433,7 @@ impl RaftThread {
             }
             if let Ok(ticket) = <[u8; 8]>::try_from(read.context.as_ref()) {
                 let ticket = u64::from_be_bytes(ticket);
+                self.asking = self.asking.filter(|it| *it > ticket);
                 self.confirmations.push_back((read.index, ticket));
             }
         }
@@ -306,6 +459,11 @@ impl RaftThread {
         for (_, bytes) in self.in_flight.drain(..) {
             self.shared.landed(bytes);
         }
+        for (_, _, entry) in self.held.drain(..) {
+            self.shared.landed(entry.len());
+        }
+        self.asked = None;
+        self.asking = None;
         self.confirmations.clear();
     }
 
@@ -335,19 +493,30 @@ impl RaftThread {
         let bytes = self.marks.total() - self.flushed_bytes;
         if now >= self.flush_at || bytes >= self.flush_bytes {
             self.flush_at = now + self.flush_interval;
-            self.flush_rows();
+            self.flush_rows(false);
         }
     }
 
-    fn flush_rows(&mut self) {
-        if self.applied == self.flushing {
+    // Unless nothing has changed, which `anyway` does not care for: the record must then be of the
+    // form that others can go on from.
+    fn flush_rows(&mut self, anyway: bool) {
+        if self.applied == self.flushing && !anyway {
             return;
         }
         self.flushing = self.applied;
         self.flushed_bytes = self.marks.total();
-        let flush = Flush {
+        let newest = self.node.committed();
+        let members = self.node.members().clone();
+        let flush = RowsWork::Flush {
             rows: self.listener.take_dirty_rows(),
-            applied: self.applied,
+            record: RowsRecord::At {
+                origin: Origin {
+                    index: self.applied,
+                    term: newest.term,
+                    members,
+                },
+                fetched: self.applied == self.fetched_at,
+            },
         };
         // Fails when the rows' thread has ended, which has told why.
         let _ = self.rows.0.send(flush);

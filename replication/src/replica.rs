@@ -1,6 +1,7 @@
 //! A running replica: its owner's end and the machine's.
 
 use std::{
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -11,14 +12,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use tepui_replication_node::{MemberChange, NodeId};
+use tepui_replication_node::{MemberChange, Members, NodeId, Peer, Role};
 
 use crate::{
     fatal::Fatal,
     listener::Listener,
     options::Options,
-    raft_thread::{Command, RaftThread},
+    raft_thread::{Answer, Command, RaftThread},
     store::{OpenError, Store},
+    transfer::{FetchedRows, RowsSink},
     writers::{self, Progress},
 };
 
@@ -30,8 +32,9 @@ const COMMANDS: usize = 1024;
 /// raft thread waits, which is what a disk that cannot keep up asks for.
 const BATCHES: usize = 256;
 
-/// One flush of rows at a time; the next one coalesces what changes meanwhile.
-const FLUSHES: usize = 1;
+/// One flush of rows is asked for at a time, since the next one coalesces what changes meanwhile;
+/// the rest is for rows that go to other masters or come from them, which are few.
+const ROWS_WORK: usize = 16;
 
 /// Names a proposal: [`crate::Committed`] has the same term and sequence.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -59,6 +62,30 @@ pub enum ProposeError {
     #[error("the replicated log has stopped")]
     Stopped,
 }
+
+/// How a replica stands.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// What it is.
+    pub role: Role,
+    /// The newest term seen.
+    pub term: u64,
+    /// Last entry applied.
+    pub applied: u64,
+    /// Last entry of the log.
+    pub last_index: u64,
+    /// Last entry that is not in the log any more.
+    pub cut_index: u64,
+    /// The members.
+    pub members: Members,
+    /// On a leader: everybody's progress.
+    pub peers: Vec<Peer>,
+    /// Leadership is being handed over.
+    pub is_transferring: bool,
+}
+
+/// Held while messages wait; see [`Handle::deliver`].
+pub type Permit = Box<dyn std::any::Any + Send>;
 
 /// Why a command was not taken: too many are waiting, or the replica has stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -112,11 +139,19 @@ impl Fault {
 }
 
 /// The machine's end of a replica. Clones share it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Handle {
     commands: SyncSender<Command>,
     shared: Arc<Shared>,
     max_bytes_in_flight: usize,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle")
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Handle {
@@ -177,12 +212,64 @@ impl Handle {
         self.send(Command::Confirm { ticket })
     }
 
-    /// A message of a peer, as its [`Listener::on_send`] gave it out.
+    /// Messages of a peer, as its [`Listener::on_send`] gave them out, but for tickets. `permit` is
+    /// dropped when they have been taken in: who limits permits limits what waits here.
     ///
     /// # Errors
-    /// Dropped; peers repeat what matters.
-    pub fn deliver(&self, message: Bytes) -> Result<(), Full> {
-        self.send(Command::Deliver { message })
+    /// Not taken: given back, unless the replica has stopped.
+    pub fn deliver(
+        &self,
+        messages: Vec<Bytes>,
+        permit: Permit,
+    ) -> Result<(), Option<(Vec<Bytes>, Permit)>> {
+        let command = Command::Deliver { messages, permit };
+        self.commands.try_send(command).map_err(|it| match it {
+            TrySendError::Full(Command::Deliver { messages, permit }) => Some((messages, permit)),
+            _ => None,
+        })
+    }
+
+    /// A peer's ticket, with rows that keep it: they take the place of this master's.
+    /// [`Listener::on_restored`] tells, unless they turn out not to be needed.
+    ///
+    /// # Errors
+    /// Not taken: both are given back.
+    pub fn restore(
+        &self,
+        ticket: Bytes,
+        rows: FetchedRows,
+    ) -> Result<(), Option<Box<(Bytes, FetchedRows)>>> {
+        let command = Command::Restore { ticket, rows };
+        self.commands.try_send(command).map_err(|it| match it {
+            TrySendError::Full(Command::Restore { ticket, rows }) => Some(Box::new((ticket, rows))),
+            _ => None,
+        })
+    }
+
+    /// Reads all rows, as of now and at least of `min_index`, into `sink`, which is called on a
+    /// thread of its own.
+    ///
+    /// # Errors
+    /// Not taken.
+    pub fn send_rows(&self, min_index: u64, sink: RowsSink) -> Result<(), Full> {
+        self.send(Command::SendRows { min_index, sink })
+    }
+
+    /// The connection on which a peer sends has broken: if it leads, others may.
+    ///
+    /// # Errors
+    /// Not taken.
+    pub fn link_lost(&self, peer: NodeId) -> Result<(), Full> {
+        self.send(Command::LinkLost { peer })
+    }
+
+    /// How it stands; `answer` is called on the raft thread and must not wait.
+    ///
+    /// # Errors
+    /// Not taken.
+    pub fn status(&self, answer: impl FnOnce(Status) + Send + 'static) -> Result<(), Full> {
+        let answer: Answer<Status> = Box::new(answer);
+        self.send(Command::Status { answer })
     }
 
     /// A peer could not be reached.
@@ -217,12 +304,24 @@ impl Handle {
         self.send(Command::StepDown { to })
     }
 
-    /// Changes the members; [`Listener::on_members`] tells when it is done.
+    /// Changes the members, and notes what is to be known of some; `answer` has the index of the
+    /// entry, or why there is none, and is called on the raft thread, where it must not wait.
+    /// [`Listener::on_members`] tells when it is done.
     ///
     /// # Errors
     /// Not taken.
-    pub fn change_members(&self, changes: Vec<MemberChange>) -> Result<(), Full> {
-        self.send(Command::ChangeMembers { changes })
+    pub fn change_members(
+        &self,
+        changes: Vec<MemberChange>,
+        notes: BTreeMap<NodeId, Bytes>,
+        answer: impl FnOnce(Result<u64, String>) + Send + 'static,
+    ) -> Result<(), Full> {
+        let answer: Answer<Result<u64, String>> = Box::new(answer);
+        self.send(Command::ChangeMembers {
+            changes,
+            notes,
+            answer,
+        })
     }
 
     fn send(&self, command: Command) -> Result<(), Full> {
@@ -249,12 +348,12 @@ impl Replica {
         listener: Box<dyn Listener>,
     ) -> Result<Replica, OpenError> {
         let mut node = store.node(options)?;
-        if node.members().is_sole_voter(options.node_id) {
+        if node.members().is_sole_voter(node.id()) {
             node.campaign();
         }
         let (commands, incoming) = sync_channel(COMMANDS);
         let (log_work, log_queue) = sync_channel(BATCHES);
-        let (rows_work, rows_queue) = sync_channel(FLUSHES);
+        let (rows_work, rows_queue) = sync_channel(ROWS_WORK);
         let shared = Arc::new(Shared::default());
         let fault = Fault {
             on_fatal: Arc::clone(&options.on_fatal),
@@ -314,7 +413,7 @@ impl Replica {
         )?;
         spawn(
             "raft-rows",
-            Box::new(move || writers::write_rows(&rows, &rows_queue, &flushed, &of_rows)),
+            Box::new(move || writers::write_rows(rows, &rows_queue, &flushed, &of_rows)),
         )?;
         Ok(replica)
     }

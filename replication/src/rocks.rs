@@ -164,8 +164,14 @@ impl Disk for LogDb {
     }
 }
 
+/// What [`RowsDb::read_groups`] hands out.
+pub(crate) enum Group {
+    Record(Option<Vec<u8>>),
+    Rows(Vec<(Bytes, Bytes)>),
+}
+
 /// The rows' instance. Clones share it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct RowsDb(Arc<DB>);
 
 impl RowsDb {
@@ -197,6 +203,66 @@ impl RowsDb {
             let (key, row) = item?;
             Ok((Bytes::from(key).slice(1..), Bytes::from(row)))
         })
+    }
+
+    /// Hands what is there to `take`, all as of one moment: the record first, then rows in groups
+    /// of about `bytes`; until `take` returns false.
+    pub(crate) fn read_groups(
+        &self,
+        bytes: usize,
+        mut take: impl FnMut(Group) -> bool,
+    ) -> Result<(), DiskFailure> {
+        let snapshot = self.0.snapshot();
+        if !take(Group::Record(snapshot.get(RECORD)?)) {
+            return Ok(());
+        }
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(AFTER_ITEMS);
+        // Read once, by somebody who is in no hurry: others' blocks stay in the cache.
+        options.fill_cache(false);
+        let mode = IteratorMode::From(&[ITEM], Direction::Forward);
+        let (mut group, mut size) = (Vec::new(), 0);
+        for item in snapshot.iterator_opt(mode, options) {
+            let (key, row) = item?;
+            size += key.len() + row.len();
+            group.push((Bytes::from(key).slice(1..), Bytes::from(row)));
+            if size >= bytes {
+                size = 0;
+                if !take(Group::Rows(std::mem::take(&mut group))) {
+                    return Ok(());
+                }
+            }
+        }
+        if !group.is_empty() {
+            take(Group::Rows(group));
+        }
+        Ok(())
+    }
+
+    /// Puts rows that are worth nothing until [`RowsDb::seal`].
+    pub(crate) fn put_unsynced(&self, rows: &[(Bytes, Bytes)]) -> Result<(), DiskFailure> {
+        let mut write = WriteBatch::default();
+        let mut key = Vec::new();
+        for (name, row) in rows {
+            key.clear();
+            key.push(ITEM);
+            key.extend_from_slice(name);
+            write.put(&key, row);
+        }
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        Ok(self.0.write_opt(write, &options)?)
+    }
+
+    /// Writes the record and the identity beside rows that were put, and makes all durable.
+    pub(crate) fn seal(&self, identity: &[u8], record: &[u8]) -> Result<(), DiskFailure> {
+        let mut write = WriteBatch::default();
+        write.put(RECORD, record);
+        write.put(IDENTITY, identity);
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.0.write_opt(write, &options)?;
+        Ok(self.0.flush()?)
     }
 
     /// Writes rows and their record as one and makes them durable.

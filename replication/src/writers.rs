@@ -15,7 +15,8 @@ use crate::{
     raft_thread::Command,
     replica::Fault,
     rocks::{LogDb, RowsDb},
-    store::encode_record,
+    store::RowsRecord,
+    transfer::{FetchedRows, RowsSink, send_rows},
 };
 
 /// How far a writer has come, and how the raft thread learns of it.
@@ -44,10 +45,20 @@ impl Progress {
     }
 }
 
-/// Rows of one flush.
-pub(crate) struct Flush {
-    pub(crate) rows: RowChanges,
-    pub(crate) applied: u64,
+/// What the rows' thread is asked for, in order.
+pub(crate) enum RowsWork {
+    /// To write what changed.
+    Flush {
+        rows: RowChanges,
+        record: RowsRecord,
+    },
+    /// To read everything, as of now, on a thread of its own.
+    Send { sink: RowsSink },
+    /// To go on with rows that came from another master; says when that is durable.
+    Swap {
+        rows: FetchedRows,
+        done: SyncSender<()>,
+    },
 }
 
 // Batches of one fsync, at most: what queues up while the one before is under way.
@@ -74,11 +85,52 @@ pub(crate) fn write_log(db: &LogDb, work: &Receiver<Persist>, progress: &Progres
 }
 
 /// Until the raft thread is gone.
-pub(crate) fn write_rows(db: &RowsDb, work: &Receiver<Flush>, progress: &Progress, fault: &Fault) {
-    while let Ok(flush) = work.recv() {
-        if let Err(failure) = db.write(&(flush.rows)(), &encode_record(flush.applied)) {
-            return fault.report(&Fatal::Disk(failure));
+pub(crate) fn write_rows(
+    mut db: RowsDb,
+    work: &Receiver<RowsWork>,
+    progress: &Progress,
+    fault: &Fault,
+) {
+    while let Ok(next) = work.recv() {
+        match next {
+            RowsWork::Flush { rows, record } => {
+                if let Err(failure) = db.write(&rows(), &record.encode()) {
+                    return fault.report(&Fatal::Disk(failure));
+                }
+                progress.set(record.applied());
+            }
+            RowsWork::Send { sink } => spawn_sender(db.clone(), sink),
+            RowsWork::Swap { rows, done } => {
+                let applied = rows.origin.index;
+                match rows.swap_in() {
+                    // The folder of those before goes at the next start: they may still be read.
+                    Ok(swapped) => db = swapped,
+                    Err(error) => return fault.report(&Fatal::Swap(error)),
+                }
+                progress.set(applied);
+                // Fails when the raft thread is gone.
+                let _ = done.send(());
+            }
         }
-        progress.set(flush.applied);
+    }
+}
+
+// Returns when the moment as of which rows are sent has come.
+fn spawn_sender(db: RowsDb, sink: RowsSink) {
+    let (begun, when) = std::sync::mpsc::sync_channel::<()>(1);
+    let body = move || {
+        let begun = || {
+            // Nobody listens when the thread is gone, which is as good.
+            let _ = begun.send(());
+        };
+        send_rows(&db, begun, sink);
+    };
+    let spawned = std::thread::Builder::new()
+        .name("raft-send-rows".to_owned())
+        .spawn(body);
+    match spawned {
+        // Ends with an error when the thread ended before.
+        Ok(_) => drop(when.recv()),
+        Err(error) => tracing::warn!(%error, "no thread to send rows on"),
     }
 }

@@ -248,7 +248,7 @@ impl Drop for Cluster {
     }
 }
 
-fn start(
+pub(crate) fn start(
     name: &str,
     folder: &Path,
     work_dir: PathBuf,
@@ -283,7 +283,12 @@ fn start_master(folder: &Path, port: u16, raft_port: u16, flags: &[String]) -> R
     start("tepui-master", folder, folder.join("master"), address, &all)
 }
 
-fn start_agent(work_dir: &Path, master: SocketAddr, port: u16, flags: &[&str]) -> Result<Process> {
+pub(crate) fn start_agent(
+    work_dir: &Path,
+    master: impl std::fmt::Display,
+    port: u16,
+    flags: &[&str],
+) -> Result<Process> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut all = vec![format!("--master={master}")];
     all.extend(flags.iter().map(|it| (*it).to_owned()));

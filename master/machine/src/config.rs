@@ -13,6 +13,8 @@ use tepui_model::wire;
 pub struct Config {
     /// Cluster id given to a state that has none yet (`FormCluster`).
     pub cluster_id: String,
+    /// Of this master's store: one more than the state's after a restoration or recovery.
+    pub incarnation: u64,
     /// What SUBSCRIBED and GET_MASTER say about this master; `id` is replaced by
     /// the master id of the birth.
     pub master_info: wire::MasterInfo,
@@ -46,6 +48,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             cluster_id: String::new(),
+            incarnation: 1,
             master_info: wire::MasterInfo::default(),
             heartbeat_interval: Duration::from_secs(15),
             agent_ping_timeout: Duration::from_secs(15),

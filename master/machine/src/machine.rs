@@ -286,10 +286,10 @@ impl Machine {
     }
 
     fn begin_term(&mut self, term: u64) {
-        if !self.state.is_formed() {
+        if !self.state.is_formed() || self.state.cluster().incarnation < self.config.incarnation {
             let kind = Kind::FormCluster(log::FormCluster {
                 cluster_id: self.config.cluster_id.clone(),
-                incarnation: 1,
+                incarnation: self.config.incarnation.max(1),
                 wall_time: self.wall.as_secs(),
             });
             self.log(kind);

@@ -14,6 +14,7 @@ use crate::{
         destinations::{Answer, Destinations},
         intake::{Class, Intake, Producer},
         leadership::Leadership,
+        peers::Peers,
         raft::RaftHandle,
         reads,
         sessions::Sessions,
@@ -24,7 +25,7 @@ use crate::{
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicUsize},
     time::{Duration, Instant},
 };
 use tepui_master_machine::{
@@ -61,7 +62,9 @@ pub(crate) struct App {
     /// Who leads.
     pub(crate) leadership: watch::Receiver<Leadership>,
     /// The log, and the state as far as it is committed here.
-    pub(crate) replica: RaftHandle,
+    pub(crate) replica: OnceLock<RaftHandle>,
+    /// The other masters.
+    pub(crate) peers: Arc<Peers>,
     /// What stale reads were answered from last.
     pub(crate) stale: Mutex<Option<(Instant, Arc<View>)>>,
     pub(crate) sessions: Arc<Sessions>,
@@ -259,7 +262,7 @@ impl App {
         if let Some(view) = fresh(&self.stale.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Some(view);
         }
-        let replica = self.replica.clone();
+        let replica = self.replica.get()?.clone();
         let view = reads::disk(move || Arc::new(View::stale(*replica.committed()))).await;
         let mut cached = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
         *cached = Some((Instant::now(), view.clone()));

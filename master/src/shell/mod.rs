@@ -14,6 +14,7 @@ pub(crate) mod metrics;
 pub(crate) mod operator;
 pub(crate) mod operator_events;
 pub(crate) mod operator_stream;
+pub(crate) mod peers;
 pub(crate) mod raft;
 pub(crate) mod reads;
 pub(crate) mod sessions;

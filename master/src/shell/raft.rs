@@ -3,21 +3,23 @@
 //! `Committed` lives here, moved only by committed entries and never rolled back. A machine
 //! is born from a clone of it; its dirty rows are written behind the log.
 
-use crate::shell::{
-    core::{Replica as CoreReplica, ReplicaEvent},
-    intake::{Control, Intake},
-    leadership::Board,
+use crate::{
+    config::Settings,
+    shell::{
+        core::{Replica as CoreReplica, ReplicaEvent},
+        intake::{Control, Intake},
+        peers::{Membership, Peers, fetch, note, queue::Item, service},
+    },
 };
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytes::Bytes;
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tepui_master_machine::outbox::Ticket;
 use tepui_replication::{
-    BoxError, Committed, Handle, Identity, Listener, NodeId, Options, Replica, RowChanges, Store,
+    BoxError, Committed, Handle, Identity, Listener, Members, NodeId, Options, Origin, Outgoing,
+    Replica, RowChanges, Store,
 };
+use tepui_server::proto::tepui::raft::v1::Member;
 use tepui_state::{ClusterState, decode_entry};
 
 /// The committed state, shared by the raft thread, which moves it, and the machine's thread,
@@ -89,9 +91,7 @@ struct Receiver {
     committed: CommittedState,
     intake: Arc<Intake<ReplicaEvent>>,
     leading: u64,
-    board: Board,
-    /// Where clients reach this master.
-    client_address: String,
+    peers: Arc<Peers>,
 }
 
 impl Listener for Receiver {
@@ -115,23 +115,87 @@ impl Listener for Receiver {
 
     fn on_leader(&mut self, term: u64) {
         self.leading = term;
-        self.board.update(|it| {
+        let own = self.peers.membership.get();
+        self.peers
+            .leader
+            .send_replace(own.map(|it| it.identity.node_id));
+        self.peers.show();
+        self.peers.board.update(|it| {
             it.term = term;
             it.here = true;
-            it.leader = Some(self.client_address.clone());
         });
         let state = self.committed.copy();
         self.intake
             .control(Control::Replica(ReplicaEvent::Elected { term, state }));
     }
 
-    fn on_follower(&mut self, _leader: Option<NodeId>) {
+    fn on_follower(&mut self, leader: Option<NodeId>) {
         self.leading = 0;
-        self.board.update(|it| {
-            it.here = false;
-            it.leader = None;
-        });
+        self.peers.board.update(|it| it.here = false);
+        self.peers.leader.send_replace(leader);
+        self.peers.show();
         self.intake.control(Control::Replica(ReplicaEvent::Deposed));
+    }
+
+    fn on_term(&mut self, term: u64) {
+        self.peers.board.update(|it| it.term = term);
+    }
+
+    fn on_restored(&mut self, origin: &Origin) -> Result<(), BoxError> {
+        let prepared = self
+            .peers
+            .prepared
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        match prepared {
+            Some((index, state)) if index == origin.index => {
+                // Dropped elsewhere: a large state takes its time.
+                let old = std::mem::replace(&mut *self.committed.lock(), state);
+                std::thread::spawn(move || drop(old));
+                Ok(())
+            }
+            _ => Err("the state of the rows was not prepared".into()),
+        }
+    }
+
+    fn on_send(&mut self, message: Outgoing) {
+        let peers = &self.peers;
+        let (to, is_ticket) = (message.to, message.ticket.is_some());
+        let item = Item {
+            bytes: message.bytes,
+            is_ticket,
+        };
+        let taken = peers.queue(to).push(item);
+        match (taken, is_ticket) {
+            (true, true) => service::ticket_sent(peers, to),
+            (true, false) => {}
+            (false, _) => {
+                // Not from here: consensus is in the middle of a step.
+                if let Some(it) = peers.membership.get() {
+                    let _ = match is_ticket {
+                        true => it.handle.report_rows(to, false),
+                        false => it.handle.report_unreachable(to),
+                    };
+                }
+            }
+        }
+    }
+
+    fn on_members(&mut self, members: &Members) {
+        let names: Vec<String> = members
+            .ids()
+            .into_iter()
+            .filter_map(|id| Some(format!("{id}={}", note(members, id)?.raft_address)))
+            .collect();
+        tracing::info!(
+            voters = ?members.voters,
+            learners = ?members.learners,
+            members = names.join(","),
+            "members"
+        );
+        self.peers.members.send_replace(members.clone());
+        self.peers.show();
     }
 
     fn on_confirmed(&mut self, ticket: u64) {
@@ -143,49 +207,59 @@ impl Listener for Receiver {
     }
 }
 
-/// Opens the store below `folder` and starts the replica of a cluster with one master.
-/// Returns it with the machine's end and the cluster's id.
+/// Opens the store and starts the replica. Returns it with the machine's end.
 ///
 /// # Errors
 /// The store is in use, damaged, or another cluster's.
 pub(crate) fn start(
-    folder: PathBuf,
+    settings: &Settings,
     intake: Arc<Intake<ReplicaEvent>>,
-    board: Board,
-    client_address: String,
-) -> Result<(Replica, RaftHandle, String)> {
-    let fresh = || uuid::Uuid::new_v4().to_string();
-    let mut options = Options::new(
-        folder,
-        Identity {
-            store_id: fresh(),
-            cluster_id: fresh(),
-        },
-    );
+    peers: Arc<Peers>,
+) -> Result<(Replica, RaftHandle)> {
+    // What is stored wins; a store without it is made nowhere but in `peers::form`.
+    let identity = Identity::first(uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
+    let mut options = Options::new(&peers.store, identity);
     options.seed = rand::random();
+    (options.tick, options.election_ticks) = settings.election_ticks();
+    options.heartbeat_ticks = options.election_ticks / 5;
     let store = Store::open(&options)?;
-    let rows = store
-        .rows()
-        .collect::<Result<Vec<_>, _>>()
-        .context("the rows of the store cannot be read")?;
-    let count = rows.len();
-    let state = ClusterState::load(rows).context("the rows of the store make no state")?;
-    tracing::info!(rows = count, applied = store.applied(), "the store is open");
-    let cluster_id = store.identity().cluster_id.clone();
+    let state = fetch::load(store.rows())?;
+    let identity = store.identity().clone();
+    tracing::info!(
+        cluster_id = identity.cluster_id,
+        node_id = identity.node_id,
+        incarnation = identity.incarnation,
+        applied = store.applied(),
+        "the store is open"
+    );
+    if let Some(members) = store.members()? {
+        peers.members.send_replace(members);
+    }
+    let own = Member {
+        store_id: identity.store_id.clone(),
+        ..peers.own()
+    };
+    *peers.member.lock().unwrap_or_else(PoisonError::into_inner) = own;
     let committed = CommittedState(Arc::new(Mutex::new(state)));
-    board.update(|it| it.masters = vec![client_address.clone()]);
     let receiver = Receiver {
         committed: committed.clone(),
         intake: intake.clone(),
         leading: 0,
-        board,
-        client_address,
+        peers: peers.clone(),
     };
     let replica = Replica::start(store, &options, Box::new(receiver))?;
+    let handle = replica.handle();
+    let membership = Membership {
+        identity,
+        handle: handle.clone(),
+    };
+    // Set once: a master is opened once.
+    let _ = peers.membership.set(membership);
+    peers.show();
     let handle = RaftHandle {
-        handle: replica.handle(),
+        handle,
         committed,
         intake,
     };
-    Ok((replica, handle, cluster_id))
+    Ok((replica, handle))
 }

@@ -4,11 +4,16 @@
 //! hand, so that no byte of a peer or of a disk reaches the consensus crate's own,
 //! unmaintained decoder.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use prost::Message as _;
 use raft::eraftpb;
 
-use crate::members::{MemberChange, Members};
+use crate::{
+    disk::Origin,
+    members::{MemberChange, Members},
+};
 
 /// An entry of the log.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -84,6 +89,28 @@ struct MembersRecord {
     learners_next: Vec<u64>,
     #[prost(bool, tag = "5")]
     auto_leave: bool,
+    #[prost(btree_map = "uint64, bytes", tag = "6")]
+    notes: BTreeMap<u64, Vec<u8>>,
+    #[prost(uint64, tag = "7")]
+    last_id: u64,
+}
+
+/// What travels with a change of members, beside what consensus reads.
+#[derive(Clone, PartialEq, prost::Message)]
+struct NotesRecord {
+    #[prost(btree_map = "uint64, bytes", tag = "1")]
+    notes: BTreeMap<u64, Vec<u8>>,
+}
+
+/// Where rows that came from another master stand.
+#[derive(Clone, PartialEq, prost::Message)]
+struct OriginRecord {
+    #[prost(uint64, tag = "1")]
+    index: u64,
+    #[prost(uint64, tag = "2")]
+    term: u64,
+    #[prost(message, optional, tag = "3")]
+    members: Option<MembersRecord>,
 }
 
 /// The one record beside the entries.
@@ -112,6 +139,9 @@ struct ChangeRecord {
     transition: i32,
     #[prost(message, repeated, tag = "2")]
     changes: Vec<SingleRecord>,
+    /// A [`NotesRecord`]; consensus hands it through.
+    #[prost(bytes = "bytes", tag = "3")]
+    context: Bytes,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -242,7 +272,7 @@ pub(crate) fn encode_message(message: &eraftpb::Message) -> Bytes {
         Ticket {
             index: metadata.index,
             term: metadata.term,
-            members: Some(members_record(&from_conf_state(metadata.get_conf_state()))),
+            members: Some(members_record(&ticket_members(it))),
         }
     });
     let record = Message {
@@ -325,7 +355,35 @@ pub(crate) fn snapshot(index: u64, term: u64, members: &Members) -> eraftpb::Sna
     metadata.index = index;
     metadata.term = term;
     metadata.set_conf_state(to_conf_state(members));
+    // Consensus knows ids alone.
+    snapshot.data = members_record(members).encode_to_vec().into();
     snapshot
+}
+
+/// The members that a ticket names.
+pub(crate) fn ticket_members(snapshot: &eraftpb::Snapshot) -> Members {
+    match MembersRecord::decode(snapshot.data.clone()) {
+        Ok(record) if !snapshot.data.is_empty() => members(record),
+        _ => from_conf_state(snapshot.get_metadata().get_conf_state()),
+    }
+}
+
+pub(crate) fn encode_origin(origin: &Origin) -> Bytes {
+    let record = OriginRecord {
+        index: origin.index,
+        term: origin.term,
+        members: Some(members_record(&origin.members)),
+    };
+    record.encode_to_vec().into()
+}
+
+pub(crate) fn decode_origin(bytes: &[u8]) -> Result<Origin, DecodeError> {
+    let record = OriginRecord::decode(bytes)?;
+    Ok(Origin {
+        index: record.index,
+        term: record.term,
+        members: record.members.map(members).unwrap_or_default(),
+    })
 }
 
 fn members_record(members: &Members) -> MembersRecord {
@@ -335,17 +393,33 @@ fn members_record(members: &Members) -> MembersRecord {
         voters_outgoing: members.voters_outgoing.iter().copied().collect(),
         learners_next: members.learners_next.iter().copied().collect(),
         auto_leave: members.auto_leave,
+        notes: to_notes(&members.notes),
+        last_id: members.last_id,
     }
 }
 
+fn to_notes(notes: &BTreeMap<u64, Bytes>) -> BTreeMap<u64, Vec<u8>> {
+    notes.iter().map(|(id, it)| (*id, it.to_vec())).collect()
+}
+
+fn from_notes(notes: BTreeMap<u64, Vec<u8>>) -> BTreeMap<u64, Bytes> {
+    notes.into_iter().map(|(id, it)| (id, it.into())).collect()
+}
+
 fn members(record: MembersRecord) -> Members {
-    Members {
+    let mut members = Members {
         voters: record.voters.into_iter().collect(),
         learners: record.learners.into_iter().collect(),
         voters_outgoing: record.voters_outgoing.into_iter().collect(),
         learners_next: record.learners_next.into_iter().collect(),
         auto_leave: record.auto_leave,
-    }
+        notes: from_notes(record.notes),
+        last_id: record.last_id,
+    };
+    // Records of before it was kept.
+    let largest = members.ids().last().copied().unwrap_or_default();
+    members.last_id = members.last_id.max(largest);
+    members
 }
 
 pub(crate) fn to_conf_state(members: &Members) -> eraftpb::ConfState {
@@ -366,11 +440,12 @@ pub(crate) fn from_conf_state(state: &eraftpb::ConfState) -> Members {
         voters_outgoing: state.voters_outgoing.iter().copied().collect(),
         learners_next: state.learners_next.iter().copied().collect(),
         auto_leave: state.auto_leave,
+        ..Members::default()
     }
 }
 
 /// The data of a proposal that changes the members.
-pub(crate) fn encode_change(changes: &[MemberChange]) -> Bytes {
+pub(crate) fn encode_change(changes: &[MemberChange], notes: &BTreeMap<u64, Bytes>) -> Bytes {
     let single = |change: &MemberChange| {
         let (kind, node_id) = match *change {
             MemberChange::AddVoter(id) => (0, id),
@@ -383,12 +458,21 @@ pub(crate) fn encode_change(changes: &[MemberChange]) -> Bytes {
         // Joint when more than one changes, left without being asked.
         transition: 0,
         changes: changes.iter().map(single).collect(),
+        context: match notes.is_empty() {
+            true => Bytes::new(),
+            false => {
+                let notes = to_notes(notes);
+                NotesRecord { notes }.encode_to_vec().into()
+            }
+        },
     };
     record.encode_to_vec().into()
 }
 
-/// No bytes at all are the change that leaves a joint configuration.
-pub(crate) fn decode_change(bytes: &[u8]) -> Result<eraftpb::ConfChangeV2, DecodeError> {
+/// The change and its notes. No bytes at all are the change that leaves a joint configuration.
+pub(crate) fn decode_change(
+    bytes: &[u8],
+) -> Result<(eraftpb::ConfChangeV2, BTreeMap<u64, Bytes>), DecodeError> {
     let record = ChangeRecord::decode(bytes)?;
     let transition = match record.transition {
         0 => eraftpb::ConfChangeTransition::Auto,
@@ -400,11 +484,13 @@ pub(crate) fn decode_change(bytes: &[u8]) -> Result<eraftpb::ConfChangeV2, Decod
         }
     };
     let changes: Result<Vec<_>, _> = record.changes.iter().map(single).collect();
-    Ok(eraftpb::ConfChangeV2 {
+    let notes = from_notes(NotesRecord::decode(record.context)?.notes);
+    let change = eraftpb::ConfChangeV2 {
         transition,
         changes: changes?.into(),
         ..eraftpb::ConfChangeV2::default()
-    })
+    };
+    Ok((change, notes))
 }
 
 fn single(record: &SingleRecord) -> Result<eraftpb::ConfChangeSingle, DecodeError> {
@@ -464,7 +550,8 @@ mod tests {
             }).collect();
             message.entries = entries.into();
             if with_ticket {
-                let members = Members { voters: voters.into_iter().collect(), ..Members::default() };
+                let mut members = Members::voters(voters);
+                members.notes.insert(3, text(&context));
                 message.set_snapshot(snapshot(numbers[0], numbers[1], &members));
             }
             prop_assert_eq!(decode_message(encode_message(&message)).expect("own bytes"), message);
@@ -489,15 +576,40 @@ mod tests {
 
     #[test]
     fn changes_survive() {
-        let bytes = encode_change(&[
+        let changes = [
             MemberChange::AddVoter(1),
             MemberChange::Remove(2),
             MemberChange::AddLearner(3),
-        ]);
-        let change = decode_change(&bytes).expect("own bytes");
+        ];
+        let notes = BTreeMap::from([(3, text(b"where it is"))]);
+        let bytes = encode_change(&changes, &notes);
+        let (change, found) = decode_change(&bytes).expect("own bytes");
         let ids: Vec<_> = change.changes.iter().map(|it| it.node_id).collect();
         assert_eq!(ids, [1, 2, 3]);
-        assert!(decode_change(&[]).expect("leave joint").changes.is_empty());
+        assert_eq!(found, notes);
+        // Consensus reads the same bytes with a decoder of its own, and must find the same.
+        let bytes = encode_change(&changes, &BTreeMap::new());
+        assert_eq!(decode_change(&bytes).expect("own bytes").0, change);
+        let (leave, _) = decode_change(&[]).expect("leave joint");
+        assert!(leave.changes.is_empty());
+    }
+
+    #[test]
+    fn an_origin_survives_and_old_members_have_a_last_id() {
+        let mut members = Members::voters([2, 9]);
+        members.notes.insert(9, text(b"note"));
+        let origin = Origin {
+            index: 7,
+            term: 3,
+            members,
+        };
+        let bytes = encode_origin(&origin);
+        assert_eq!(decode_origin(&bytes).expect("own bytes"), origin);
+        let old = MembersRecord {
+            voters: vec![1, 4],
+            ..MembersRecord::default()
+        };
+        assert_eq!(super::members(old).last_id, 4);
     }
 
     #[test]

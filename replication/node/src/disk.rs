@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::members::Members;
+use crate::{NodeId, codec, codec::State, members::Members};
 
 /// Reads the log back. A node keeps the newest entries in memory and asks for older ones
 /// alone: after a start, and for peers that lag behind.
@@ -14,6 +14,12 @@ pub trait Disk {
     /// The disk failed or an entry is missing. The node cannot go on without and panics, which
     /// must end the process.
     fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Bytes>, DiskError>;
+}
+
+impl<D: Disk> Disk for &D {
+    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Bytes>, DiskError> {
+        (**self).entries(low, high, max_bytes)
+    }
 }
 
 /// Why the log could not be read.
@@ -42,6 +48,60 @@ pub struct Origin {
     pub term: u64,
     /// The members as of that entry.
     pub members: Members,
+}
+
+impl Origin {
+    /// For a record beside the rows, and for the wire.
+    pub fn encode(&self) -> Bytes {
+        codec::encode_origin(self)
+    }
+
+    /// What [`Origin::encode`] made.
+    ///
+    /// # Errors
+    /// The bytes are something else.
+    pub fn decode(bytes: &[u8]) -> Result<Origin, DiskError> {
+        codec::decode_origin(bytes).map_err(|it| DiskError(it.to_string()))
+    }
+}
+
+/// [`Stored::state`] of a member that has heard nothing yet: so that its members are on the disk
+/// before it votes, and do not come from flags at its next start.
+pub fn first_state(members: &Members) -> Bytes {
+    let state = State {
+        members: members.clone(),
+        ..State::default()
+    };
+    state.encode()
+}
+
+/// The members that a record beside the entries names.
+///
+/// # Errors
+/// The record is damaged.
+pub fn members_of_state(record: &[u8]) -> Result<Members, DiskError> {
+    let state = State::decode(record).map_err(|it| DiskError(it.to_string()))?;
+    Ok(state.members)
+}
+
+/// A record beside the entries in which this node alone votes, for a cluster that has lost its
+/// quorum for good. Term, vote and log stay as they are; changes of members that the log, which
+/// ends at `last_index`, still holds are of the members before and have no effect.
+///
+/// # Errors
+/// The record is damaged.
+pub fn seize_state(
+    record: &[u8],
+    id: NodeId,
+    note: Bytes,
+    last_index: u64,
+) -> Result<Bytes, DiskError> {
+    let mut state = State::decode(record).map_err(|it| DiskError(it.to_string()))?;
+    let mut members = Members::voters([id]);
+    members.inherit(&state.members, [(id, note)].into());
+    state.members = members;
+    state.members_index = last_index;
+    Ok(state.encode())
 }
 
 /// Written as one, in the order of the batches: all of it or nothing survives a crash.

@@ -21,10 +21,12 @@ mod log;
 mod members;
 mod node;
 
-pub use disk::{Batch, Disk, DiskError, Origin, Stored};
+pub use disk::{
+    Batch, Disk, DiskError, Origin, Stored, first_state, members_of_state, seize_state,
+};
 pub use members::{MemberChange, Members};
 pub use node::{
-    Committed, Config, NewError, Node, Outgoing, Persist, ProposeError, Read, Ready, Role,
+    Committed, Config, NewError, Node, Outgoing, Peer, Persist, ProposeError, Read, Ready, Role,
     StepError, Ticket,
 };
 

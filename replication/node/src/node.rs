@@ -1,6 +1,9 @@
 //! The node: what happens goes in, what must be done comes out.
 
-use std::{collections::VecDeque, fmt};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+};
 
 use bytes::Bytes;
 use raft::{
@@ -11,7 +14,7 @@ use raft::{
 use crate::{
     NodeId,
     codec::{self, Decision, State},
-    disk::{Batch, Disk, Stored},
+    disk::{Batch, Disk, Origin, Stored},
     log::Log,
     members::{MemberChange, Members},
 };
@@ -37,6 +40,9 @@ pub struct Config {
     pub founders: Members,
     /// The last entry whose effects the owner has; the ones after are handed out.
     pub applied: u64,
+    /// Take a ticket only with the rows it promises ([`Node::step_with_rows`]): so a node never
+    /// acknowledges a log whose beginning it does not have.
+    pub rows_first: bool,
 }
 
 impl Config {
@@ -52,6 +58,7 @@ impl Config {
             cache_bytes: 32 << 20,
             founders,
             applied: 0,
+            rows_first: false,
         }
     }
 }
@@ -106,6 +113,12 @@ pub enum StepError {
     /// Only the leader's own machine proposes.
     #[error("node {from} forwarded a proposal; proposals are made by the leader alone")]
     Forwarded {
+        /// The sender.
+        from: NodeId,
+    },
+    /// A ticket without its rows.
+    #[error("node {from} sent a ticket without the rows that it promises")]
+    RowsMissing {
         /// The sender.
         from: NodeId,
     },
@@ -232,6 +245,19 @@ pub struct Ready {
     pub elected: Option<u64>,
 }
 
+/// How far the leader has brought a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The peer, or the leader itself.
+    pub id: NodeId,
+    /// It has everything up to this entry on its disk.
+    pub matched: u64,
+    /// It was heard of within the last election time-out or so.
+    pub is_active: bool,
+    /// It waits for rows.
+    pub needs_rows: bool,
+}
+
 // Of one Ready, until its write is confirmed.
 struct Outstanding {
     // The write's number; several Readies may wait for one.
@@ -260,6 +286,8 @@ pub struct Node<D: Disk> {
     released: Vec<Outgoing>,
     // Last entry that the owner has applied.
     applied: u64,
+    // Ticks until a campaign, after the leader's connection broke.
+    hasten: Option<usize>,
 }
 
 impl<D: Disk> fmt::Debug for Node<D> {
@@ -295,8 +323,17 @@ impl<D: Disk> Node<D> {
         }
         let applied = config.applied;
         let mut last_index = stored.last_index.max(state.cut_index);
-        // Rows that were fetched before the log behind them was durable.
-        let origin = stored.origin.filter(|it| it.index > last_index);
+        // Rows that were fetched before the log behind them was durable: the log that is here ends
+        // before them, or holds another leader's entry in their place.
+        let mut origin = stored.origin.filter(|it| it.index >= state.cut_index);
+        if let Some(rows) = &origin
+            && rows.index <= last_index
+        {
+            let found = Log::new(&disk, state.clone(), last_index);
+            let term = raft::Storage::term(&found, rows.index)
+                .map_err(|it| NewError::State(it.to_string()))?;
+            origin = origin.filter(|rows| term != rows.term);
+        }
         let anew = origin.is_some();
         if let Some(origin) = origin {
             last_index = origin.index;
@@ -362,6 +399,7 @@ impl<D: Disk> Node<D> {
             clear_log: anew,
             cut_to: None,
             released: Vec::new(),
+            hasten: None,
         };
         node.settle();
         Ok(node)
@@ -410,17 +448,42 @@ impl<D: Disk> Node<D> {
         }
         self.raw.tick();
         self.settle();
+        match self.hasten {
+            Some(0) => self.campaign(),
+            Some(ticks) => self.hasten = Some(ticks - 1),
+            None => {}
+        }
     }
 
     /// Asks for votes at once: a sole voter at its start, or one whose leader's connection broke.
     /// Nothing happens on a leader or on a node without a vote.
     pub fn campaign(&mut self) {
+        self.hasten = None;
         if self.must_wait() {
             return;
         }
         // Refused by nodes that may not campaign, which is no mistake.
         let _ = self.raw.campaign();
         self.settle();
+    }
+
+    /// The connection on which `peer` sends has broken. If it leads, this node forgets it, which
+    /// lets it vote for others at once, and asks for votes itself in a few ticks, others in
+    /// others. A leader that lives nevertheless stays: unless a majority has lost it too,
+    /// nobody is elected, and its next heartbeat makes it known again.
+    pub fn leader_lost(&mut self, peer: NodeId) {
+        let raft = &mut self.raw.raft;
+        if raft.state != StateRole::Follower || raft.leader_id != peer {
+            return;
+        }
+        let term = raft.term;
+        raft.become_follower(term, 0);
+        self.settle();
+        // Two ticks between any two, so that the first is elected before the second asks.
+        let voters = self.raw.store().state.members.voters.clone();
+        let voters = voters.into_iter().filter(|it| *it != peer);
+        let place = voters.take_while(|it| *it != self.config.id).count();
+        self.hasten = Some(2 * place);
     }
 
     /// Gives up leadership, if this node leads. What was proposed may still be committed.
@@ -445,19 +508,55 @@ impl<D: Disk> Node<D> {
     pub fn step(&mut self, bytes: Bytes) -> Result<(), StepError> {
         let message =
             codec::decode_message(bytes).map_err(|it| StepError::Malformed(it.to_string()))?;
-        let (id, to, from) = (self.config.id, message.to, message.from);
+        let (id, to) = (self.config.id, message.to);
         if to != id {
             return Err(StepError::NotForMe { to, id });
         }
         if message.msg_type == MessageType::MsgPropose {
+            let from = message.from;
             return Err(StepError::Forwarded { from });
         }
         if message.msg_type == MessageType::MsgTimeoutNow && self.is_restoring() {
             // Leadership is offered to a node that cannot take it; the attempt times out.
             return Ok(());
         }
+        if message.msg_type == MessageType::MsgSnapshot && self.config.rows_first {
+            let from = message.from;
+            return Err(StepError::RowsMissing { from });
+        }
+        self.step_message(message)
+    }
+
+    /// A ticket of a peer has arrived, and so have the rows that it promised, at least as new:
+    /// the log is to begin behind them. When nothing comes of it, [`Ready::restore`] stays away
+    /// and the rows are not needed.
+    ///
+    /// # Errors
+    /// It was dropped; see [`StepError`].
+    pub fn step_with_rows(&mut self, bytes: Bytes, origin: &Origin) -> Result<(), StepError> {
+        let mut message =
+            codec::decode_message(bytes).map_err(|it| StepError::Malformed(it.to_string()))?;
+        let (id, to) = (self.config.id, message.to);
+        if to != id {
+            return Err(StepError::NotForMe { to, id });
+        }
+        let promised = message.get_snapshot().get_metadata().index;
+        if message.msg_type != MessageType::MsgSnapshot || origin.index < promised {
+            let text = format!("rows as of entry {} do not keep a ticket", origin.index);
+            return Err(StepError::Malformed(text));
+        }
+        let snapshot = codec::snapshot(origin.index, origin.term, &origin.members);
+        message.set_snapshot(snapshot);
+        self.step_message(message)
+    }
+
+    fn step_message(&mut self, message: eraftpb::Message) -> Result<(), StepError> {
+        let from = message.from;
         let outcome = self.raw.step(message);
         self.settle();
+        if self.raw.raft.leader_id != 0 {
+            self.hasten = None;
+        }
         match outcome {
             Err(raft::Error::StepPeerNotFound) => Err(StepError::Stranger { from }),
             // Consensus drops what it cannot use; senders repeat what matters.
@@ -488,6 +587,19 @@ impl<D: Disk> Node<D> {
     /// This node does not lead, or leadership is being handed over. A change proposed before the
     /// last one is done has no effect.
     pub fn propose_members(&mut self, changes: &[MemberChange]) -> Result<u64, ProposeError> {
+        self.propose_noted_members(changes, &BTreeMap::new())
+    }
+
+    /// The same, with [`Members::notes`] of some members, who may be members already: adding one
+    /// again as what it is changes its note alone.
+    ///
+    /// # Errors
+    /// As [`Node::propose_members`].
+    pub fn propose_noted_members(
+        &mut self,
+        changes: &[MemberChange],
+        notes: &BTreeMap<NodeId, Bytes>,
+    ) -> Result<u64, ProposeError> {
         let Role::Leader { term } = self.role else {
             let term = self.raw.raft.term;
             return Err(ProposeError::NotLeader { term });
@@ -497,7 +609,7 @@ impl<D: Disk> Node<D> {
         }
         self.propose_entry(eraftpb::Entry {
             entry_type: EntryType::EntryConfChangeV2,
-            data: codec::encode_change(changes),
+            data: codec::encode_change(changes, notes),
             ..eraftpb::Entry::default()
         })
     }
@@ -635,7 +747,7 @@ impl<D: Disk> Node<D> {
         if !snapshot.is_empty() {
             let metadata = snapshot.get_metadata();
             let (index, term) = (metadata.index, metadata.term);
-            let members = codec::from_conf_state(metadata.get_conf_state());
+            let members = codec::ticket_members(snapshot);
             let log = self.raw.mut_store();
             log.restart(index, term);
             log.state.members = members.clone();
@@ -723,14 +835,15 @@ impl<D: Disk> Node<D> {
                     return;
                 }
                 // What cannot be decoded or applied is so on every node, and changes nothing.
-                let Ok(change) = codec::decode_change(&entry.data) else {
+                let Ok((change, notes)) = codec::decode_change(&entry.data) else {
                     return;
                 };
                 let Ok(conf_state) = self.raw.apply_conf_change(&change) else {
                     return;
                 };
-                let members = codec::from_conf_state(&conf_state);
+                let mut members = codec::from_conf_state(&conf_state);
                 let state = &mut self.raw.mut_store().state;
+                members.inherit(&state.members, notes);
                 state.members = members.clone();
                 state.members_index = entry.index;
                 self.state_changed = true;
@@ -780,6 +893,40 @@ impl<D: Disk> Node<D> {
     /// What this node was when [`Node::ready`] was called last.
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// Leadership is being handed over; proposals are refused meanwhile.
+    pub fn is_transferring(&self) -> bool {
+        self.raw.raft.lead_transferee.is_some()
+    }
+
+    /// A change of members that consensus has not finished.
+    pub fn is_changing_members(&self) -> bool {
+        let raft = &self.raw.raft;
+        raft.pending_conf_index > self.raw.store().handed.0
+            || !self.raw.store().state.members.voters_outgoing.is_empty()
+    }
+
+    /// Everybody's progress, in order of id, as the leader knows it; nothing on others.
+    pub fn peers(&self) -> Vec<Peer> {
+        let raft = &self.raw.raft;
+        if raft.state != StateRole::Leader {
+            return Vec::new();
+        }
+        let peer = |(id, progress): (&NodeId, &raft::Progress)| Peer {
+            id: *id,
+            matched: progress.matched,
+            is_active: progress.recent_active || *id == self.config.id,
+            needs_rows: progress.state == raft::ProgressState::Snapshot,
+        };
+        let mut peers: Vec<Peer> = raft.prs().iter().map(peer).collect();
+        peers.sort_by_key(|it| it.id);
+        peers
+    }
+
+    /// The newest term seen.
+    pub fn term(&self) -> u64 {
+        self.raw.raft.term
     }
 
     /// This node's id.

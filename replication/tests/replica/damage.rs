@@ -46,10 +46,7 @@ fn another_clusters_store_is_refused() {
     assert!(store.is_new());
     drop(store);
     let other = Options {
-        identity: Identity {
-            store_id: "unused".to_owned(),
-            cluster_id: "unused".to_owned(),
-        },
+        identity: Identity::first("unused", "unused"),
         expected_cluster: Some("another".to_owned()),
         ..options.clone()
     };
@@ -71,10 +68,7 @@ fn parts_of_two_stores_are_refused() {
     let dir = tempfile::tempdir().expect("folder");
     let first = options(&dir.path().join("first"));
     let second = Options {
-        identity: Identity {
-            store_id: "second".to_owned(),
-            cluster_id: "cluster".to_owned(),
-        },
+        identity: Identity::first("second", "cluster"),
         ..options(&dir.path().join("second"))
     };
     filled(&first, 3);

@@ -78,10 +78,7 @@ impl Listener for Owner {
 }
 
 pub fn identity() -> Identity {
-    Identity {
-        store_id: "store".to_owned(),
-        cluster_id: "cluster".to_owned(),
-    }
+    Identity::first("store", "cluster")
 }
 
 /// Rows are written only when a test ends well, unless it says otherwise.

@@ -1,0 +1,295 @@
+//! Several masters on loopback, each a process that can be killed, paused, restarted or wiped.
+
+use crate::{
+    cluster::{self, Process, free_port, start_agent, wait_for},
+    http, leftovers,
+};
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tempfile::TempDir;
+
+/// How long a cluster may take to have a leader that everybody knows.
+pub const ELECTION_PATIENCE: Duration = Duration::from_secs(20);
+
+/// One master of several.
+#[derive(Debug)]
+pub struct Master {
+    /// While it runs.
+    pub process: Option<Process>,
+    /// Where clients reach it.
+    pub address: SocketAddr,
+    /// Where masters reach it, as host:port.
+    pub raft_address: String,
+    /// Its `--work_dir`.
+    pub work_dir: PathBuf,
+    flags: Vec<String>,
+}
+
+/// Several masters and some agents. Masters keep their ports for life.
+#[derive(Debug)]
+pub struct Masters {
+    /// In the order in which they were named or joined.
+    pub masters: Vec<Master>,
+    /// The agents, in the order in which they were started.
+    pub agents: Vec<Process>,
+    folder: TempDir,
+    flags: Vec<String>,
+}
+
+impl Masters {
+    /// Founds a cluster of `count` masters, each with the flags given, and waits for a leader.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn start(count: usize, flags: &[&str]) -> Result<Masters> {
+        let mut masters = Masters::named(count, flags)?;
+        for index in 0..count {
+            masters.run(index)?;
+        }
+        masters.leader()?;
+        Ok(masters)
+    }
+
+    /// Chooses ports for `count` masters and starts none of them.
+    ///
+    /// # Errors
+    /// When there are no ports or no folder.
+    pub fn named(count: usize, flags: &[&str]) -> Result<Masters> {
+        let folder = tempfile::Builder::new().prefix("tepui-test-").tempdir()?;
+        let mut masters = Masters {
+            masters: Vec::new(),
+            agents: Vec::new(),
+            folder,
+            flags: flags.iter().map(|it| (*it).to_owned()).collect(),
+        };
+        for _ in 0..count {
+            masters.name(&[])?;
+        }
+        let all: Vec<&str> = masters.masters.iter().map(|it| &*it.raft_address).collect();
+        let peers = format!("--peers={}", all.join(","));
+        for master in &mut masters.masters {
+            master.flags.push(peers.clone());
+        }
+        Ok(masters)
+    }
+
+    fn name(&mut self, flags: &[&str]) -> Result<usize> {
+        let index = self.masters.len();
+        let raft_port = free_port()?;
+        let mut all = vec![format!("--raft_port={raft_port}")];
+        all.extend_from_slice(&self.flags);
+        all.extend(flags.iter().map(|it| (*it).to_owned()));
+        self.masters.push(Master {
+            process: None,
+            address: (Ipv4Addr::LOCALHOST, free_port()?).into(),
+            raft_address: format!("127.0.0.1:{raft_port}"),
+            work_dir: self.folder.path().join(format!("master-{index}")),
+            flags: all,
+        });
+        Ok(index)
+    }
+
+    /// Starts a master that joins the others, or waits to be invited; returns at once.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn join(&mut self, join: &str) -> Result<usize> {
+        let index = self.name(&[&format!("--join={join}")])?;
+        self.run(index)?;
+        Ok(index)
+    }
+
+    /// Starts a master that does not run, with what its disk holds; returns at once.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run(&mut self, index: usize) -> Result<()> {
+        let folder = self.folder.path().to_owned();
+        let master = &mut self.masters[index];
+        ensure!(master.process.is_none(), "master {index} runs already");
+        let process = cluster::start(
+            "tepui-master",
+            &folder,
+            master.work_dir.clone(),
+            master.address,
+            &master.flags,
+        )?;
+        master.process = Some(process);
+        Ok(())
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn kill(&mut self, index: usize) -> Result<()> {
+        match self.masters[index].process.take() {
+            Some(mut process) => process.kill(),
+            None => Ok(()),
+        }
+    }
+
+    /// Kills a master if it runs, and starts it again.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn restart(&mut self, index: usize) -> Result<()> {
+        self.kill(index)?;
+        self.run(index)
+    }
+
+    /// Kills a master and takes its disk.
+    ///
+    /// # Errors
+    /// When the disk cannot be taken.
+    pub fn wipe(&mut self, index: usize) -> Result<()> {
+        self.kill(index)?;
+        Ok(std::fs::remove_dir_all(&self.masters[index].work_dir)?)
+    }
+
+    /// `SIGSTOP`.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self, index: usize) -> Result<()> {
+        self.process(index)?.signal(Signal::STOP)
+    }
+
+    /// `SIGCONT`.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&self, index: usize) -> Result<()> {
+        self.process(index)?.signal(Signal::CONT)
+    }
+
+    /// The process of a master that runs.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn process(&self, index: usize) -> Result<&Process> {
+        let process = self.masters[index].process.as_ref();
+        process.with_context(|| format!("master {index} does not run"))
+    }
+
+    /// Replaces the flags with which a master starts next time.
+    pub fn set_flags(&mut self, index: usize, change: impl FnOnce(&mut Vec<String>)) {
+        change(&mut self.masters[index].flags);
+    }
+
+    /// Client address of one.
+    pub fn address(&self, index: usize) -> SocketAddr {
+        self.masters[index].address
+    }
+
+    /// Client addresses of all, as `--master` takes them.
+    pub fn addresses(&self) -> String {
+        let all: Vec<String> = self
+            .masters
+            .iter()
+            .map(|it| it.address.to_string())
+            .collect();
+        all.join(",")
+    }
+
+    /// The folder of everything that the cluster writes.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The master that serves at this moment, if any does.
+    pub fn leader_now(&self) -> Option<usize> {
+        let serves = |index: &usize| {
+            let answer = http::send(self.address(*index), "GET", "/weights", &[], b"");
+            answer.is_ok_and(|it| it.status == 200)
+        };
+        let running = |index: &usize| self.masters[*index].process.is_some();
+        (0..self.masters.len()).filter(running).find(serves)
+    }
+
+    /// Waits until one of the masters serves.
+    ///
+    /// # Errors
+    /// When none does.
+    pub fn leader(&self) -> Result<usize> {
+        wait_for("a leader", ELECTION_PATIENCE, || Ok(self.leader_now()))
+    }
+
+    /// Waits until one of the masters serves that is not `old`.
+    ///
+    /// # Errors
+    /// When none does.
+    pub fn leader_but(&self, old: usize) -> Result<usize> {
+        wait_for("another leader", ELECTION_PATIENCE, || {
+            Ok(self.leader_now().filter(|it| *it != old))
+        })
+    }
+
+    /// Where a master sends clients: the address in its redirect, if it knows a leader.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn redirect(&self, index: usize) -> Result<Option<String>> {
+        let answer = http::send(self.address(index), "GET", "/master/redirect", &[], b"")?;
+        let location = answer
+            .header("location")
+            .map(|it| it.trim_matches('/').to_owned());
+        Ok(location.filter(|_| answer.status == 307))
+    }
+
+    /// The leader's list of masters.
+    ///
+    /// # Errors
+    /// When nobody has it.
+    pub fn list(&self) -> Result<Value> {
+        let leader = self.leader()?;
+        http::get(self.address(leader), "/tepui/v1/masters")
+    }
+
+    /// Starts an agent that knows all masters, and waits until the leader has it.
+    ///
+    /// # Errors
+    /// When it does not register.
+    pub fn add_agent(&mut self, flags: &[&str]) -> Result<usize> {
+        let index = self.agents.len();
+        let work_dir = self.folder.path().join(format!("agent-{index}"));
+        let agent = start_agent(&work_dir, self.addresses(), free_port()?, flags)?;
+        self.agents.push(agent);
+        self.wait_for_agent(index)?;
+        Ok(index)
+    }
+
+    /// Waits until the leader has the agent as active.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub fn wait_for_agent(&self, index: usize) -> Result<()> {
+        let pid = format!("slave(1)@{}", self.agents[index].address);
+        wait_for("the agent", http::PATIENCE, || {
+            let Some(leader) = self.leader_now() else {
+                return Ok(None);
+            };
+            let state = http::get(self.address(leader), "/slaves")?;
+            let agents = state["slaves"].as_array().context("slaves")?;
+            let found = agents
+                .iter()
+                .any(|agent| agent["pid"] == pid && agent["active"] == true);
+            Ok(found.then_some(()))
+        })
+    }
+}
+
+impl Drop for Masters {
+    fn drop(&mut self) {
+        for agent in &mut self.agents {
+            let _ = agent.kill();
+        }
+        leftovers::remove(self.folder.path());
+    }
+}
