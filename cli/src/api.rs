@@ -87,6 +87,21 @@ impl Api {
         json(request.send().await?, path).await
     }
 
+    /// GET of what a master sends for as long as it takes.
+    pub(crate) async fn stream(&self, path: &str) -> Result<Response> {
+        let answer = self
+            .ask_masters(|master| {
+                let day = Duration::from_secs(24 * 3600);
+                Ok(self.client.get(url(master, path, &[])?).timeout(day))
+            })
+            .await?;
+        if !answer.status().is_success() {
+            let text = answer.text().await?;
+            bail!("{}", text.trim());
+        }
+        Ok(answer)
+    }
+
     /// POST of a JSON body to a master; the answer's text on success.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<String> {
         let request = |master: &str| {

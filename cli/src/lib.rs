@@ -7,7 +7,8 @@
 //! # Invariants
 //!
 //! - Commands speak only the public HTTP and gRPC interfaces; `local` alone starts
-//!   masters and agents, and then uses them through their sockets too.
+//!   masters and agents, and then uses them through their sockets too; `master restore` and
+//!   `master recover` work on the folder of a master that does not run.
 //! - Exit status: 0 success, 1 a failure with a reason on standard error, 2 wrong usage;
 //!   `run` returns its task's own status.
 //! - Standard output carries results only, so that `--json` can be piped.
@@ -57,6 +58,8 @@ enum Command {
     Logs(commands::logs::Options),
     /// Kill a task of any framework
     Kill(commands::kill::Options),
+    /// See, add, remove, back up and restore masters
+    Master(commands::master::Options),
 }
 
 /// What every command gets besides its own options.
@@ -103,6 +106,7 @@ pub fn main() -> ExitCode {
             Command::Frameworks(options) => commands::frameworks::run(&context, options).await,
             Command::Logs(options) => commands::logs::run(&context, options).await,
             Command::Kill(options) => commands::kill::run(&context, options).await,
+            Command::Master(options) => commands::master::run(&context, options).await,
         }
     });
     // A task that ignores the end of the program must not hold it up.

@@ -15,6 +15,7 @@
 mod config;
 mod endpoints;
 mod flags;
+pub mod offline;
 mod shell;
 mod view;
 

@@ -283,13 +283,13 @@ impl Store {
         dir.with_file_name(name)
     }
 
-    /// Makes this member the only voter, of the next incarnation: the way back for a cluster that
+    /// Makes this member the only voter, of an `incarnation` larger than its own: the way back for a cluster that
     /// has lost its quorum for good. The log stays whole, committed or not: what is uncertain is
     /// kept. `note` is what the members will know of this one.
     ///
     /// # Errors
     /// The record of the log is damaged, or the disk refuses.
-    pub fn seize(&mut self, note: Bytes) -> Result<(), OpenError> {
+    pub fn seize(&mut self, note: Bytes, incarnation: u64) -> Result<(), OpenError> {
         let io = |text: String| OpenError::Io {
             dir: self.dir.clone(),
             text,
@@ -302,7 +302,7 @@ impl Store {
         let state = tepui_replication_node::seize_state(&state, id, note, last_index)
             .map_err(|it| io(it.to_string()))?;
         let identity = Identity {
-            incarnation: self.identity.incarnation + 1,
+            incarnation,
             ..self.identity.clone()
         };
         let bytes = encode_identity(&identity);
@@ -514,11 +514,13 @@ fn decode_identity(bytes: &[u8]) -> Option<Identity> {
 fn seized(rows: &[u8], log: &[u8]) -> bool {
     match (decode_identity(rows), decode_identity(log)) {
         (Some(rows), Some(log)) => {
-            let incarnation = rows.incarnation + 1;
-            Identity {
-                incarnation,
-                ..rows
-            } == log
+            rows.incarnation < log.incarnation && {
+                let incarnation = log.incarnation;
+                Identity {
+                    incarnation,
+                    ..rows
+                } == log
+            }
         }
         _ => false,
     }

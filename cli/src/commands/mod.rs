@@ -6,5 +6,6 @@ pub(crate) mod frameworks;
 pub(crate) mod kill;
 pub(crate) mod local;
 pub(crate) mod logs;
+pub(crate) mod master;
 pub(crate) mod ps;
 pub(crate) mod run;

@@ -1,6 +1,6 @@
 //! The one port: gRPC to its services, everything else by its route, as Mesos has them.
 
-use crate::shell::{door::App, http_scheduler, operator, reads, writes};
+use crate::shell::{door::App, http_scheduler, members, operator, reads, writes};
 use axum::{Router, extract::Request, response::Response};
 use http::header;
 use std::sync::Arc;
@@ -38,7 +38,9 @@ const ROUTES: &[&str] = &[
     "system/stats.json",
     "tasks",
     "teardown",
+    "tepui/v1/backup",
     "tepui/v1/kill",
+    "tepui/v1/masters",
     "tepui/v1/panic",
     "unreserve",
     "version",
@@ -80,6 +82,9 @@ async fn answer(app: &Arc<App>, request: Request) -> Response {
         "create-volumes" | "destroy-volumes" | "machine/down" | "machine/up" | "reserve"
         | "teardown" | "tepui/v1/kill" | "tepui/v1/panic" | "unreserve" => {
             writes::answer(app, known, &parts, body).await
+        }
+        "tepui/v1/backup" | "tepui/v1/masters" => {
+            members::answer(app, known, rest, &parts, body).await
         }
         "maintenance/schedule" | "quota" | "weights" => {
             writes::either(app, known, rest, &parts, body).await

@@ -10,6 +10,7 @@ pub(crate) mod http;
 pub(crate) mod http_scheduler;
 pub(crate) mod intake;
 pub(crate) mod leadership;
+pub(crate) mod members;
 pub(crate) mod metrics;
 pub(crate) mod operator;
 pub(crate) mod operator_events;
