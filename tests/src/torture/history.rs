@@ -183,27 +183,34 @@ impl Story {
             return Some("it never came to an end".to_owned());
         };
         let end = &self.states[first];
-        // A launch that was lost with its master is told as LOST when it is asked for; it
-        // must not have run. Everything else is from the agent, which knows.
-        if let Some(other) = self.states[first..].iter().find(|it| it.state != end.state) {
+        // A launch that was lost with its master, or came too late for its offer, is told as
+        // such when it is made or asked for; it must not have run. Everything else is from the
+        // agent, which knows.
+        let never_ran = |state| matches!(state, TaskLost | TaskDropped | TaskGone);
+        let agrees =
+            |it: &Told| it.state == end.state || never_ran(it.state) && never_ran(end.state);
+        if let Some(other) = self.states[first..].iter().find(|it| !agrees(it)) {
             return Some(format!(
                 "{} was followed by {}",
                 end.state.as_str_name(),
                 other.state.as_str_name()
             ));
         }
+        // Reconciliation has words of its own.
+        let says = |text: String| {
+            let mut updates = self.states.iter().filter(|it| it.uuid.is_some());
+            updates.any(|it| it.message.contains(&text))
+        };
         match (end.state, self.expect) {
             (TaskFinished, Expect::Exit(0)) if lives == 1 => None,
             (TaskFailed, Expect::Exit(code))
-                if code != 0
-                    && lives == 1
-                    && end.message.contains(&format!("exited with status {code}")) =>
+                if code != 0 && lives == 1 && says(format!("exited with status {code}")) =>
             {
                 None
             }
             // Before its first command it leaves no trace of a life.
             (TaskKilled, Expect::Killed) => None,
-            (TaskLost | TaskDropped | TaskGone, _) if lives == 0 => None,
+            (state, _) if never_ran(state) && lives == 0 => None,
             (state, expect) => Some(format!(
                 "{} where {expect:?} was expected",
                 state.as_str_name()
