@@ -360,8 +360,8 @@ impl Replica {
             told: Arc::default(),
             wake: commands.clone(),
         };
-        let logged = Progress::new(commands.clone());
-        let flushed = Progress::new(commands.clone());
+        let logged = Progress::new(0, commands.clone());
+        let flushed = Progress::new(node.applied(), commands.clone());
         let raft = RaftThread::new(
             node,
             listener,

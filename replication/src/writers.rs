@@ -27,9 +27,10 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(wake: SyncSender<Command>) -> Progress {
+    /// Of a writer that has done everything up to `done` in an earlier life.
+    pub(crate) fn new(done: u64, wake: SyncSender<Command>) -> Progress {
         Progress {
-            done: Arc::default(),
+            done: Arc::new(AtomicU64::new(done)),
             wake,
         }
     }
