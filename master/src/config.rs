@@ -253,6 +253,9 @@ impl Settings {
         if let Some(it) = flags.duration("agent_reregister_timeout") {
             machine.agent_reregister_timeout = it;
         }
+        if let Some(it) = flags.size("state_quota") {
+            machine.state_quota = it;
+        }
         if let Some(it) = flags.duration("allocation_interval") {
             ensure!(!it.is_zero(), "--allocation_interval: expected more than 0");
             machine.allocator.allocation_interval = it;

@@ -2,7 +2,7 @@
 
 use tepui_server::flags::{
     Flag,
-    Kind::{Bool, Duration, Number, Path, Text},
+    Kind::{Bool, Duration, Number, Path, Size, Text},
     Refused, Table,
 };
 
@@ -236,6 +236,12 @@ const FLAGS: &[Flag] = &[
         Bool,
         Some("true"),
         "Whether frameworks may run things as root.",
+    ),
+    Flag::new(
+        "state_quota",
+        Size,
+        Some("64MB"),
+        "What one principal's variables and leases may hold in the state service.",
     ),
     Flag::new(
         "weights",

@@ -24,6 +24,10 @@ pub enum Error {
     /// tells.
     #[error("the connection to the master was lost: {0}")]
     Disconnected(String),
+    /// A write of the state service was sent again after its answer was lost, and the masters do
+    /// not remember any more whether it took effect. Reading tells what is there.
+    #[error("whether the write took effect is not known: {0}")]
+    Unknown(String),
     /// The session has ended.
     #[error("the session has ended")]
     Closed,

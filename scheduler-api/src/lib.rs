@@ -56,7 +56,10 @@
 //! - **Doubt**: after [`Event::Disconnected`] some calls may or may not have arrived. The
 //!   session reconciles by itself; tasks that the master does not know come back as lost.
 //!
-//! `examples/run_commands.rs` is a complete framework.
+//! - **Memory**: [`state`] keeps small variables in the masters' log - the framework's id, its
+//!   plans - and elects a leader among several instances.
+//!
+//! `examples/run_commands.rs` is a complete framework, `examples/elect.rs` an election.
 //!
 //! # Invariants
 //!
@@ -70,6 +73,7 @@ mod error;
 mod event;
 mod leader;
 mod session;
+pub mod state;
 pub mod task;
 mod transport;
 

@@ -20,6 +20,7 @@ pub mod respond;
 pub mod routing;
 pub mod system;
 pub mod version;
+pub mod zookeeper;
 
 pub use tepui_auth as auth;
 pub use tepui_proto as proto;

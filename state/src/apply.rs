@@ -194,6 +194,10 @@ impl ClusterState {
             Kind::SetWeights(it) => self.set_weights(it),
             Kind::SetQuotas(it) => self.set_quotas(it),
             Kind::SetMaintenance(it) => self.put_maintenance(Arc::new(it.clone())),
+            Kind::PutVariable(it) => self.set_variable(it),
+            Kind::RemoveVariable(it) => self.expunge_variable(it),
+            Kind::PutLease(it) => self.grant_lease(it),
+            Kind::RemoveLease(it) => self.end_lease(it),
         }
         Ok(())
     }

@@ -36,6 +36,7 @@ impl ClusterState {
             let newest = commands.last_key_value().map(|(sequence, _)| *sequence);
             assert!(last >= newest, "{id}: command {newest:?} after {last:?}");
         }
+        self.service.check_invariants();
         let mut copy = self.clone();
         let sum = self
             .keys()

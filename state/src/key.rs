@@ -33,6 +33,14 @@ pub enum RowKey {
     Quota(Arc<str>),
     /// The maintenance schedule and the machines' modes.
     Maintenance,
+    /// A variable of the state service, by principal and name.
+    Variable(Arc<str>, Arc<str>),
+    /// A lease of the state service.
+    Lease(Arc<str>, u64),
+    /// A principal's account with the state service.
+    StateAccount(Arc<str>),
+    /// A write of a short while ago, by its revision.
+    StateWrite(Arc<str>, u64),
 }
 
 /// Why bytes are not a key of this release.
@@ -68,6 +76,10 @@ const OPERATION: u8 = 8;
 const WEIGHT: u8 = 9;
 const QUOTA: u8 = 10;
 const MAINTENANCE: u8 = 11;
+const VARIABLE: u8 = 12;
+const LEASE: u8 = 13;
+const STATE_ACCOUNT: u8 = 14;
+const STATE_WRITE: u8 = 15;
 
 impl RowKey {
     /// The bytes on disk.
@@ -89,6 +101,10 @@ impl RowKey {
             RowKey::Weight(role) => texts(WEIGHT, &[role]),
             RowKey::Quota(role) => texts(QUOTA, &[role]),
             RowKey::Maintenance => vec![MAINTENANCE],
+            RowKey::Variable(owner, name) => texts(VARIABLE, &[owner, name]),
+            RowKey::Lease(owner, id) => numbered(LEASE, owner, *id),
+            RowKey::StateAccount(owner) => texts(STATE_ACCOUNT, &[owner]),
+            RowKey::StateWrite(owner, revision) => numbered(STATE_WRITE, owner, *revision),
         }
     }
 
@@ -98,7 +114,7 @@ impl RowKey {
     /// The bytes are no key, or one of a table that this release does not know.
     pub fn from_bytes(bytes: &[u8]) -> Result<RowKey, KeyError> {
         let (&tag, rest) = bytes.split_first().ok_or(KeyError::Empty)?;
-        if !(CLUSTER..=MAINTENANCE).contains(&tag) {
+        if !(CLUSTER..=STATE_WRITE).contains(&tag) {
             return Err(KeyError::Tag { tag });
         }
         parse(tag, rest).ok_or(KeyError::Malformed {
@@ -144,6 +160,10 @@ fn parse(tag: u8, bytes: &[u8]) -> Option<RowKey> {
         WEIGHT => RowKey::Weight(reader.text()?.into()),
         QUOTA => RowKey::Quota(reader.text()?.into()),
         MAINTENANCE => RowKey::Maintenance,
+        VARIABLE => RowKey::Variable(reader.text()?.into(), reader.text()?.into()),
+        LEASE => RowKey::Lease(reader.text()?.into(), reader.number()?),
+        STATE_ACCOUNT => RowKey::StateAccount(reader.text()?.into()),
+        STATE_WRITE => RowKey::StateWrite(reader.text()?.into(), reader.number()?),
         _ => return None,
     };
     reader.0.is_empty().then_some(key)
@@ -184,6 +204,10 @@ mod tests {
             RowKey::Weight("eng/dev".into()),
             RowKey::Quota("*".into()),
             RowKey::Maintenance,
+            RowKey::Variable("".into(), "a/b".into()),
+            RowKey::Lease("p".into(), 3),
+            RowKey::StateAccount("p".into()),
+            RowKey::StateWrite("p".into(), 4),
         ] {
             assert_eq!(RowKey::from_bytes(&key.to_bytes()), Ok(key));
         }

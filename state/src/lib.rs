@@ -16,7 +16,8 @@
 //! - Every row changed by an operation is named by it or hangs by key on one that is.
 //! - The hash is that of the set of rows, whatever history led to it.
 //! - An agent is in exactly one of admitted, unreachable and gone.
-//! - Rings (completed frameworks, completed and unreachable tasks of a framework) are
+//! - Rings (completed frameworks, completed and unreachable tasks of a framework, recent
+//!   writes of a principal) are
 //!   bounded by constants, never by a flag, or replicas would differ.
 
 pub use tepui_model as model;
@@ -28,6 +29,7 @@ mod ledger;
 mod load;
 mod put;
 mod state;
+mod variables;
 
 pub use apply::{ApplyError, decode_entry, is_terminal};
 pub use key::{KeyError, RowKey};
@@ -36,3 +38,4 @@ pub use state::{
     ClusterState, MAX_COMPLETED_FRAMEWORKS, MAX_COMPLETED_TASKS, MAX_UNREACHABLE_TASKS,
     SYNTHETIC_VERSION, VERSION,
 };
+pub use variables::{MAX_RECENT_WRITES, Owner, ROW_OVERHEAD, variable_bytes};

@@ -201,6 +201,31 @@ impl ClusterState {
                 self.put_maintenance(decode(&key, bytes)?);
                 RowKey::Maintenance
             }
+            RowKey::Variable(..) => {
+                let row: Arc<log::Variable> = decode(&key, bytes)?;
+                let found =
+                    RowKey::Variable(row.principal.as_str().into(), row.name.as_str().into());
+                self.service.put_variable(&mut self.ledger, row);
+                found
+            }
+            RowKey::Lease(..) => {
+                let row: Arc<log::Lease> = decode(&key, bytes)?;
+                let found = RowKey::Lease(row.principal.as_str().into(), row.lease_id);
+                self.service.put_lease(&mut self.ledger, row);
+                found
+            }
+            RowKey::StateAccount(_) => {
+                let row: Arc<log::StateAccount> = decode(&key, bytes)?;
+                let found = RowKey::StateAccount(row.principal.as_str().into());
+                self.service.put_account(&mut self.ledger, row);
+                found
+            }
+            RowKey::StateWrite(..) => {
+                let row: Arc<log::StateWrite> = decode(&key, bytes)?;
+                let found = RowKey::StateWrite(row.principal.as_str().into(), row.revision);
+                self.service.put_write(&mut self.ledger, row);
+                found
+            }
         };
         match found == key {
             true => Ok(()),
@@ -233,6 +258,7 @@ impl ClusterState {
         keys.extend(self.weights.keys().cloned().map(RowKey::Weight));
         keys.extend(self.quotas.keys().cloned().map(RowKey::Quota));
         keys.extend(self.maintenance.as_ref().map(|_| RowKey::Maintenance));
+        keys.extend(self.service.keys());
         keys.sort();
         keys
     }

@@ -15,6 +15,7 @@ use tepui_model::{
 use crate::{
     key::RowKey,
     ledger::{AnySlot, Ledger, Slot, row_hash},
+    variables::Variables,
 };
 
 /// The newest version of the log and the rows that this release knows. It rises with every
@@ -49,6 +50,7 @@ pub struct ClusterState {
     pub(crate) weights: BTreeMap<Arc<str>, Slot<log::Weight>>,
     pub(crate) quotas: BTreeMap<Arc<str>, Slot<QuotaConfig>>,
     pub(crate) maintenance: Option<Slot<log::SetMaintenance>>,
+    pub(crate) service: Variables,
     pub(crate) indexes: Indexes,
     pub(crate) ledger: Ledger,
     /// Not a row: what this replica can.
@@ -91,6 +93,7 @@ impl ClusterState {
             weights: BTreeMap::new(),
             quotas: BTreeMap::new(),
             maintenance: None,
+            service: Variables::default(),
             indexes: Indexes::default(),
             ledger,
             supported: VERSION,
@@ -402,6 +405,12 @@ impl ClusterState {
             RowKey::Weight(role) => any(self.weights.get(role)),
             RowKey::Quota(role) => any(self.quotas.get(role)),
             RowKey::Maintenance => any(self.maintenance.as_ref()),
+            RowKey::Variable(owner, name) => any(self.service.variables.get(owner)?.get(name)),
+            RowKey::Lease(owner, id) => any(self.service.leases.get(owner)?.get(id)),
+            RowKey::StateAccount(owner) => any(self.service.accounts.get(owner)),
+            RowKey::StateWrite(owner, revision) => {
+                any(self.service.writes.get(owner)?.get(revision))
+            }
         }
     }
 
@@ -430,6 +439,14 @@ impl ClusterState {
             RowKey::Weight(role) => any(self.weights.get_mut(role)),
             RowKey::Quota(role) => any(self.quotas.get_mut(role)),
             RowKey::Maintenance => any(self.maintenance.as_mut()),
+            RowKey::Variable(owner, name) => {
+                any(self.service.variables.get_mut(owner)?.get_mut(name))
+            }
+            RowKey::Lease(owner, id) => any(self.service.leases.get_mut(owner)?.get_mut(id)),
+            RowKey::StateAccount(owner) => any(self.service.accounts.get_mut(owner)),
+            RowKey::StateWrite(owner, revision) => {
+                any(self.service.writes.get_mut(owner)?.get_mut(revision))
+            }
         }
     }
 }

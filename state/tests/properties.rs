@@ -55,7 +55,7 @@ fn operation((kind, a, b, c): (u8, u8, u8, u8)) -> log::Operation {
     let wall_time = f64::from(c);
     let framework_id = framework(a);
     let agent_id = agent(b);
-    let kind = match kind % 29 {
+    let kind = match kind % 35 {
         0 => Kind::FormCluster(log::FormCluster {
             cluster_id: format!("c{c}"),
             incarnation: b.into(),
@@ -201,6 +201,36 @@ fn operation((kind, a, b, c): (u8, u8, u8, u8)) -> log::Operation {
                 role: format!("role{}", a % IDS),
                 micro: u64::from(c % 3) * 1_000_000,
             }],
+        }),
+        28 | 29 => Kind::PutVariable(log::PutVariable {
+            variable: Some(log::Variable {
+                principal: format!("p{}", a % 2),
+                name: format!("n{}", b % IDS),
+                value: Bytes::copy_from_slice(&[c]),
+                version: c.into(),
+                lease_id: (b % 3).into(),
+            }),
+            write_id: Bytes::copy_from_slice(&[7; 2][..usize::from(c % 2)]),
+        }),
+        30 => Kind::RemoveVariable(log::RemoveVariable {
+            principal: format!("p{}", a % 2),
+            name: format!("n{}", b % IDS),
+            revision: c.into(),
+            write_id: Bytes::copy_from_slice(&[b]),
+        }),
+        31 => Kind::PutLease(log::PutLease {
+            lease: Some(log::Lease {
+                principal: format!("p{}", a % 2),
+                lease_id: (1 + b % 2).into(),
+                ttl_ns: c.into(),
+            }),
+            write_id: Bytes::copy_from_slice(&[c]),
+        }),
+        32 => Kind::RemoveLease(log::RemoveLease {
+            principal: format!("p{}", a % 2),
+            lease_id: (1 + b % 2).into(),
+            revision: c.into(),
+            write_id: Bytes::new(),
         }),
         _ if c % 2 == 0 => Kind::SetQuotas(log::SetQuotas {
             quotas: vec![QuotaConfig {

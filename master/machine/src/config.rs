@@ -42,6 +42,9 @@ pub struct Config {
     /// `--max_operator_event_stream_subscribers` and the like stay in the shell;
     /// this bounds the tasks that one explicit RECONCILE may name.
     pub max_reconcile_tasks: usize,
+    /// `--state_quota`: what one principal's variables and leases may hold in the state
+    /// service, bytes; 64 MiB.
+    pub state_quota: u64,
 }
 
 impl Default for Config {
@@ -61,6 +64,7 @@ impl Default for Config {
             allocator: AllocatorOptions::default(),
             allocation_budget: 20_000,
             max_reconcile_tasks: 1_000_000,
+            state_quota: 64 << 20,
         }
     }
 }

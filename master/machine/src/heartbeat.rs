@@ -17,6 +17,7 @@ impl Machine {
         self.expire_agents();
         self.expire_frameworks();
         self.expire_offers();
+        self.expire_leases();
         if self.inverse_offers.expire(self.now) {
             self.make_inverse_offers();
         }

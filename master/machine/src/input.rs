@@ -5,8 +5,10 @@
 //! input; what is left to refuse here depends on the state. A refusal is an
 //! [`Output`](crate::output::Output), never an error of [`step`](crate::Machine::step).
 
+use core::time::Duration;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tepui_model::call::{Call, Subscribe};
 use tepui_model::id::{AgentId, FrameworkId, Principal, TaskId};
 use tepui_model::link;
@@ -74,6 +76,22 @@ pub enum Input {
     },
     /// A write of an operator, by `/api/v1`, gRPC or an endpoint.
     Operator(OperatorInput),
+    /// A request to the state service.
+    State(StateInput),
+    /// Somebody wants to see the variables whose names begin with `prefix`, and every change.
+    StateWatch {
+        /// Where the events go.
+        connection: ConnectionId,
+        /// Whose variables: who authenticated, if anybody.
+        principal: Option<Principal>,
+        /// Empty for all.
+        prefix: Arc<str>,
+    },
+    /// A watch ended. Unknown connections are ignored.
+    StateWatchClosed {
+        /// The connection given at its beginning.
+        connection: ConnectionId,
+    },
     /// The file of `--whitelist` changed: host names that may be offered; `None` = all.
     Whitelist(Option<Vec<String>>),
     /// Panics. Made by a listener only when the master was started for a test of
@@ -124,6 +142,97 @@ pub struct SchedulerCall {
     pub principal: Option<Principal>,
     /// The call. `Call::Subscribe` here is refused (400).
     pub call: Call,
+}
+
+/// A request to the state service. Sizes and names were checked by the shell.
+#[derive(Clone, Debug)]
+pub struct StateInput {
+    /// Where the answer goes.
+    pub reply: RequestId,
+    /// Whose variables: who authenticated, if anybody.
+    pub principal: Option<Principal>,
+    /// What is asked.
+    pub request: StateRequest,
+}
+
+/// What must be there for a write to happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expected {
+    /// Whatever there is.
+    Any,
+    /// A variable of this version; 0 = none.
+    Version(u64),
+}
+
+/// The client's name for a write, so that it can be sent again.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct WriteMark {
+    /// Drawn anew for every write; empty = it is not sent again.
+    pub id: Bytes,
+    /// It was sent before, and may have taken effect.
+    pub repeated: bool,
+    /// A revision of the account that the client knew before it sent it first.
+    pub seen_revision: u64,
+}
+
+/// What the state service can do.
+#[derive(Clone, Debug)]
+pub enum StateRequest {
+    /// One variable.
+    Get {
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// Variables by prefix, a page.
+    List {
+        /// Empty for all.
+        prefix: Arc<str>,
+        /// Only names after this one.
+        after: Option<Arc<str>>,
+        /// At most so many; held within bounds.
+        limit: usize,
+    },
+    /// Sets a variable.
+    Set {
+        /// Its name.
+        name: Arc<str>,
+        /// What it shall be.
+        value: Bytes,
+        /// On which condition.
+        expected: Expected,
+        /// On which lease it hangs; 0 = on none.
+        lease_id: u64,
+        /// The client's name for the write.
+        mark: WriteMark,
+    },
+    /// Removes a variable.
+    Expunge {
+        /// Its name.
+        name: Arc<str>,
+        /// On which condition.
+        expected: Expected,
+        /// The client's name for the write.
+        mark: WriteMark,
+    },
+    /// A new lease; its id is the revision of the answer.
+    GrantLease {
+        /// How long it lives without renewal.
+        ttl: Duration,
+        /// The client's name for the write.
+        mark: WriteMark,
+    },
+    /// The lease lives for its whole time again.
+    RenewLease {
+        /// Which.
+        lease_id: u64,
+    },
+    /// Ends a lease and what hangs on it.
+    RevokeLease {
+        /// Which.
+        lease_id: u64,
+        /// The client's name for the write.
+        mark: WriteMark,
+    },
 }
 
 /// An operator's write. Reads are served by the shell's view.

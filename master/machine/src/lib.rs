@@ -5,12 +5,13 @@
 //! changes for readers. The shell (`tepui-master`) owns every socket, clock and disk.
 //!
 //! Tables, one file each, hold what dies with the term: `agents` (links, pings),
-//! `frameworks` (subscriptions, failover clocks), `offers`, `inverse_offers`.
+//! `frameworks` (subscriptions, failover clocks), `offers`, `inverse_offers`, `leases`,
+//! `watches`.
 //! Coordinators are `impl Machine` blocks, one concern a file: `calls` is the door of
 //! scheduler calls, `attach` that of agents (`reattach` of those that have not changed), `operator` that of operators; behind them
 //! `subscribe`, `accept`, `launch`, `offer_operations`, `kill`, `reconcile`, `updates`,
 //! `tasks`, `operations`, `unreachable`, `failover`, `drain`, `maintenance`, `settings`, `gc`,
-//! `allocation`, `adopt` (after a panic), and `heartbeat` for what time alone does.
+//! `allocation`, `variables` (the state service), `adopt` (after a panic), and `heartbeat` for what time alone does.
 //!
 //! # Invariants
 //! - A step is total: refusals are outputs, nothing a client sends can panic.
@@ -41,6 +42,7 @@ pub mod input;
 mod inverse_offers;
 mod kill;
 mod launch;
+mod leases;
 mod machine;
 mod maintenance;
 mod offer_operations;
@@ -58,6 +60,8 @@ mod tasks;
 mod timers;
 mod unreachable;
 mod updates;
+pub mod variables;
+mod watches;
 
 pub use config::Config;
 pub use machine::Machine;

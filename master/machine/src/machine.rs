@@ -25,9 +25,11 @@ use crate::gc;
 use crate::ids::Ids;
 use crate::input::{ConnectionId, Input, RequestId};
 use crate::inverse_offers::InverseOffers;
+use crate::leases::Leases;
 use crate::offers::Offers;
 use crate::output::{Destination, Message, Needs, Outgoing, Output, Status, ViewChange};
 use crate::statuses::is_terminal;
+use crate::watches::Watches;
 
 /// The master's machine of one term; see the crate's documentation.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub struct Machine {
     pub(crate) agents: Agents,
     pub(crate) offers: Offers,
     pub(crate) inverse_offers: InverseOffers,
+    pub(crate) leases: Leases,
+    pub(crate) watches: Watches,
     pub(crate) allocator: Allocator,
     pub(crate) allocation: Allocation,
     /// When agents that are away are next looked through.
@@ -85,6 +89,8 @@ impl Machine {
             agents: Agents::new(),
             offers: Offers::default(),
             inverse_offers: InverseOffers::default(),
+            leases: Leases::new(),
+            watches: Watches::default(),
             allocator,
             counters: Counters::default(),
             now,
@@ -100,6 +106,7 @@ impl Machine {
         machine.recover_frameworks();
         machine.recover_agents();
         machine.recover_usage();
+        machine.recover_leases();
         let out = std::mem::take(&mut machine.out);
         (machine, out)
     }
@@ -128,6 +135,13 @@ impl Machine {
             } => self.agent_message(connection, principal, *message),
             Input::AgentDisconnected { connection } => self.agent_disconnected(connection),
             Input::Operator(input) => self.operator(input),
+            Input::State(input) => self.state_request(input),
+            Input::StateWatch {
+                connection,
+                principal,
+                prefix,
+            } => self.state_watch(connection, principal.as_ref(), prefix),
+            Input::StateWatchClosed { connection } => self.state_watch_closed(connection),
             Input::Whitelist(hosts) => self.set_whitelist(hosts),
             Input::InjectPanic { connection } => {
                 panic!("a panic was injected for a test (connection {connection:?})")
@@ -144,6 +158,7 @@ impl Machine {
             self.agents.next_deadline(),
             self.offers.next_deadline(),
             self.inverse_offers.next_deadline(),
+            self.leases.next_deadline(),
             self.allocation.next_deadline(),
             self.allocator.next_deadline(),
             Some(self.gc_at),
@@ -197,6 +212,8 @@ impl Machine {
         self.agents.check_invariants();
         self.offers.check_invariants();
         self.inverse_offers.check_invariants();
+        self.watches.check_invariants();
+        self.check_leases();
         self.allocator.check_invariants();
         for framework_id in self.frameworks.connected() {
             assert!(

@@ -50,6 +50,8 @@ pub enum Destination {
     Agent(ConnectionId),
     /// The answer of one request.
     Reply(RequestId),
+    /// A watch of the state service.
+    Watch(ConnectionId),
 }
 
 /// What a message waits for.
@@ -89,6 +91,103 @@ pub enum Message {
         /// What was wrong and what would be right; empty on success.
         message: String,
     },
+    /// The answer of a request to the state service.
+    State(Box<StateAnswer>),
+    /// To a watch of the state service.
+    StateEvent(StateEvent),
+}
+
+/// What the state service answers. `revision` is that of the principal's account at this
+/// moment where nothing else is said.
+#[derive(Clone, Debug)]
+pub enum StateAnswer {
+    /// To GET.
+    Variable {
+        /// `None`: there is none of that name.
+        variable: Option<Arc<log::Variable>>,
+        /// Of the account.
+        revision: u64,
+    },
+    /// To LIST.
+    Variables {
+        /// By name.
+        variables: Vec<Arc<log::Variable>>,
+        /// There are more behind the last one.
+        more: bool,
+        /// Of the account.
+        revision: u64,
+    },
+    /// The write is done, now or when it was sent before.
+    Written {
+        /// The one that it took: the variable's version, the lease's id.
+        revision: u64,
+    },
+    /// The write is not done: what is there is not what was expected.
+    Conflict {
+        /// What is there.
+        current: Option<Arc<log::Variable>>,
+        /// Of the account.
+        revision: u64,
+    },
+    /// The lease lives on for `ttl` from the moment at which the request was served; zero
+    /// for one that was to be revoked and is no more.
+    Renewed {
+        /// Its whole time.
+        ttl: core::time::Duration,
+        /// Of the account.
+        revision: u64,
+    },
+    /// Nothing is done.
+    Refused {
+        /// The class.
+        why: StateRefusal,
+        /// The field, what was wrong and what would be right.
+        message: String,
+    },
+}
+
+/// Why the state service does not do something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StateRefusal {
+    /// What it names is not there.
+    NotFound,
+    /// The quota does not allow it.
+    Exhausted,
+    /// Whether a repeated write took effect cannot be told any more.
+    Unknown,
+}
+
+/// What a watch sees.
+#[derive(Clone, Debug)]
+pub enum StateEvent {
+    /// First: everything that is watched.
+    Snapshot {
+        /// By name.
+        variables: Vec<Arc<log::Variable>>,
+        /// Of the account.
+        revision: u64,
+    },
+    /// A variable was set; its version is the revision.
+    Set(Arc<log::Variable>),
+    /// Variables were expunged, several when a lease ended.
+    Expunged {
+        /// By name.
+        names: Vec<Arc<str>>,
+        /// The one that the change took.
+        revision: u64,
+    },
+}
+
+impl StateEvent {
+    /// What it holds back in a queue, bytes: values that the state may have dropped already.
+    pub fn weight(&self) -> usize {
+        match self {
+            // Rows of the state, which it holds anyway.
+            StateEvent::Snapshot { .. } => 0,
+            StateEvent::Set(variable) => variable.name.len() + variable.value.len(),
+            StateEvent::Expunged { names, .. } => names.iter().map(|it| it.len()).sum(),
+        }
+    }
 }
 
 /// Answer classes, named after the HTTP statuses that Mesos uses.
@@ -106,6 +205,8 @@ pub enum Status {
     NotFound,
     /// 409.
     Conflict,
+    /// 429.
+    TooManyRequests,
     /// 501.
     NotImplemented,
     /// 503.
@@ -122,6 +223,7 @@ impl Status {
             Status::Forbidden => 403,
             Status::NotFound => 404,
             Status::Conflict => 409,
+            Status::TooManyRequests => 429,
             Status::NotImplemented => 501,
             Status::Unavailable => 503,
         }

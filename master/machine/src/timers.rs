@@ -54,6 +54,11 @@ impl<K: Ord + Clone> Timers<K> {
         self.by_key.get(key).copied()
     }
 
+    /// Number of keys that have one.
+    pub(crate) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
     /// Both indexes tell the same.
     pub(crate) fn check_invariants(&self) {
         assert_eq!(

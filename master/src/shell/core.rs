@@ -461,6 +461,8 @@ impl<R: Replica> Core<R> {
             self.parts.config.clone(),
         );
         let restored = survivors.restore(&mut machine, now, wall);
+        // Watches are begun again by their clients.
+        self.parts.destinations.close_watches();
         // From here on it has what this machine took over, no more.
         survivors.forget_offers();
         survivors.observe_output(&output);
@@ -624,6 +626,8 @@ impl<R: Replica> Core<R> {
                 }
             }
             Input::Operator(it) => destinations.forget_request(it.reply),
+            Input::State(it) => destinations.forget_request(it.reply),
+            Input::StateWatch { connection, .. } => destinations.close(*connection),
             _ => {}
         }
     }
@@ -730,6 +734,9 @@ impl<R: Replica> Core<R> {
                 }
                 Destination::Agent(connection) => {
                     (connection, Input::AgentDisconnected { connection })
+                }
+                Destination::Watch(connection) => {
+                    (connection, Input::StateWatchClosed { connection })
                 }
                 Destination::Reply(_) => continue,
             };

@@ -8,12 +8,12 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 use tepui_master_machine::{
     input::{ConnectionId, RequestId},
-    output::{Destination, Message, Outgoing, Status},
+    output::{Destination, Message, Outgoing, StateAnswer, StateEvent, Status},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -69,10 +69,89 @@ impl Messages {
     }
 }
 
+/// Events that may wait for a slow watch of the state service, and what they may hold back in
+/// bytes, one event excepted; beyond it the watch ends and its client begins anew.
+pub(crate) const WATCH_QUEUE: usize = 4096;
+const WATCH_BYTES: usize = 8 << 20;
+
+/// What both ends of a watch know.
+#[derive(Debug, Default)]
+struct Backlog {
+    bytes: AtomicUsize,
+    /// The reader was too slow.
+    slow: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Watch {
+    sender: mpsc::Sender<WatchItem>,
+    backlog: Arc<Backlog>,
+}
+
+impl Watch {
+    /// False when there is no room.
+    fn send(&self, event: StateEvent) -> bool {
+        let (weight, waiting) = (event.weight(), self.backlog.bytes.load(Ordering::Acquire));
+        if waiting > 0 && waiting + weight > WATCH_BYTES {
+            self.backlog.slow.store(true, Ordering::Release);
+            return false;
+        }
+        self.backlog.bytes.fetch_add(weight, Ordering::AcqRel);
+        match self.sender.try_send(WatchItem::Event(event)) {
+            Ok(()) => true,
+            Err(error) => {
+                let full = matches!(error, mpsc::error::TrySendError::Full(_));
+                self.backlog.slow.store(full, Ordering::Release);
+                false
+            }
+        }
+    }
+}
+
+/// What arrives on a watch.
+#[derive(Debug)]
+pub(crate) enum WatchItem {
+    Event(StateEvent),
+    /// The last one: why.
+    Close(Status, Arc<str>),
+}
+
+/// The reading end of a watch.
+#[derive(Debug)]
+pub(crate) struct WatchEvents {
+    receiver: mpsc::Receiver<WatchItem>,
+    backlog: Arc<Backlog>,
+}
+
+impl WatchEvents {
+    /// The next one, in order; at the end whether the reader was too slow.
+    pub(crate) async fn recv(&mut self) -> Result<WatchItem, bool> {
+        match self.receiver.recv().await {
+            Some(item) => {
+                if let WatchItem::Event(event) = &item {
+                    self.backlog
+                        .bytes
+                        .fetch_sub(event.weight(), Ordering::AcqRel);
+                }
+                Ok(item)
+            }
+            None => Err(self.backlog.slow.load(Ordering::Acquire)),
+        }
+    }
+}
+
+/// Who waits for an answer.
+#[derive(Debug)]
+enum Waiting {
+    Plain(oneshot::Sender<Answer>),
+    State(oneshot::Sender<StateAnswer>),
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     streams: HashMap<ConnectionId, Stream>,
-    requests: HashMap<RequestId, oneshot::Sender<Answer>>,
+    watches: HashMap<ConnectionId, Watch>,
+    requests: HashMap<RequestId, Waiting>,
 }
 
 /// Told that the reader of a scheduler's stream fell behind, or caught up.
@@ -152,8 +231,39 @@ impl Destinations {
     pub(crate) fn request(&self) -> (RequestId, oneshot::Receiver<Answer>) {
         let id = RequestId(self.fresh());
         let (sender, receiver) = oneshot::channel();
-        self.lock().requests.insert(id, sender);
+        self.lock().requests.insert(id, Waiting::Plain(sender));
         (id, receiver)
+    }
+
+    /// As [`Destinations::request`], for the state service.
+    pub(crate) fn state_request(&self) -> (RequestId, oneshot::Receiver<StateAnswer>) {
+        let id = RequestId(self.fresh());
+        let (sender, receiver) = oneshot::channel();
+        self.lock().requests.insert(id, Waiting::State(sender));
+        (id, receiver)
+    }
+
+    /// Opens a watch of the state service: its id and what will arrive on it.
+    pub(crate) fn watch(&self) -> (ConnectionId, WatchEvents) {
+        let id = self.connection();
+        let (sender, receiver) = mpsc::channel(WATCH_QUEUE);
+        let backlog = Arc::<Backlog>::default();
+        let watch = Watch {
+            sender,
+            backlog: backlog.clone(),
+        };
+        self.lock().watches.insert(id, watch);
+        (id, WatchEvents { receiver, backlog })
+    }
+
+    /// The watch's reader is gone.
+    pub(crate) fn forget_watch(&self, id: ConnectionId) {
+        self.lock().watches.remove(&id);
+    }
+
+    /// Closes every watch: the machine that knew of them is gone.
+    pub(crate) fn close_watches(&self) {
+        self.lock().watches.clear();
     }
 
     /// Nobody waits for this answer any more; a receiver that is left gets an error.
@@ -172,13 +282,32 @@ impl Destinations {
         for Outgoing { to, message, .. } in messages {
             match to {
                 Destination::Reply(id) => {
-                    if let (Some(sender), Message::Answer { status, message }) =
-                        (inner.requests.remove(&id), message)
-                    {
-                        // The client may have gone; the effect stays.
-                        let _ = sender.send(Answer { status, message });
+                    // The client may have gone; the effect stays.
+                    match (inner.requests.remove(&id), message) {
+                        (Some(Waiting::Plain(sender)), Message::Answer { status, message }) => {
+                            let _ = sender.send(Answer { status, message });
+                        }
+                        (Some(Waiting::State(sender)), Message::State(answer)) => {
+                            let _ = sender.send(*answer);
+                        }
+                        _ => {}
                     }
                 }
+                Destination::Watch(id) => match message {
+                    Message::StateEvent(event) => {
+                        if inner.watches.get(&id).is_some_and(|it| !it.send(event)) {
+                            inner.watches.remove(&id);
+                            slow.push(to);
+                        }
+                    }
+                    Message::Close { status, reason } => {
+                        if let Some(watch) = inner.watches.remove(&id) {
+                            // Without room its reader finds the end, if not the reason.
+                            let _ = watch.sender.try_send(WatchItem::Close(status, reason));
+                        }
+                    }
+                    _ => {}
+                },
                 Destination::Scheduler(id) | Destination::Agent(id) => {
                     let closes = matches!(message, Message::Close { .. });
                     let Some(stream) = inner.streams.get(&id) else {
@@ -207,13 +336,16 @@ impl Destinations {
 
     /// Closes one stream at once.
     pub(crate) fn close(&self, id: ConnectionId) {
-        self.lock().streams.remove(&id);
+        let mut inner = self.lock();
+        inner.streams.remove(&id);
+        inner.watches.remove(&id);
     }
 
     /// The leadership ended: every stream closes and every request fails.
     pub(crate) fn close_all(&self) {
         let mut inner = self.lock();
         inner.streams.clear();
+        inner.watches.clear();
         inner.requests.clear();
     }
 }

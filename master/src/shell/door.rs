@@ -382,7 +382,7 @@ pub(crate) fn no_leader() -> Response {
 }
 
 /// Forgets a request when its handler ends.
-struct Forget<'a>(&'a Destinations, RequestId);
+pub(crate) struct Forget<'a>(pub(crate) &'a Destinations, pub(crate) RequestId);
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {

@@ -4,6 +4,7 @@ use crate::shell::{
     agent_links::AgentLinks,
     door::{App, Failure, Place},
     grpc_scheduler::Schedulers,
+    grpc_state::States,
     operator, operator_stream,
 };
 use axum::Router;
@@ -21,6 +22,7 @@ use tepui_server::{
         tepui::{
             agent::v1::agent_link_server::AgentLinkServer,
             operator::v1::operator_server::{Operator, OperatorServer},
+            state::v1::state_server::StateServer,
         },
     },
 };
@@ -50,6 +52,9 @@ pub(crate) fn router(app: &Arc<App>) -> anyhow::Result<Router> {
             OperatorServer::new(Operators(app.clone()))
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(usize::MAX),
+        )
+        .add_service(
+            StateServer::new(States::new(app.clone())).max_decoding_message_size(MAX_MESSAGE),
         )
         .add_service(
             AgentLinkServer::new(AgentLinks::new(app.clone()))
@@ -101,6 +106,7 @@ fn code(status: StatusCode) -> Code {
         403 => Code::PermissionDenied,
         404 => Code::NotFound,
         409 => Code::Aborted,
+        429 => Code::ResourceExhausted,
         501 => Code::Unimplemented,
         503 => Code::Unavailable,
         _ => Code::Internal,

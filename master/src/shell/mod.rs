@@ -6,6 +6,7 @@ pub(crate) mod destinations;
 pub(crate) mod door;
 pub(crate) mod grpc;
 pub(crate) mod grpc_scheduler;
+pub(crate) mod grpc_state;
 pub(crate) mod http;
 pub(crate) mod http_scheduler;
 pub(crate) mod intake;

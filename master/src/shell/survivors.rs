@@ -127,6 +127,8 @@ impl Survivors {
             Input::SchedulerCall(it) => it.principal.clone(),
             Input::AgentMessage { principal, .. } => principal.clone(),
             Input::Operator(it) => it.principal.clone(),
+            Input::State(it) => it.principal.clone(),
+            Input::StateWatch { principal, .. } => principal.clone(),
             _ => of_connection.flatten(),
         };
         principal.map(|it| it.as_str().to_owned())

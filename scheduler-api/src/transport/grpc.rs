@@ -1,7 +1,8 @@
 //! gRPC: calls and events share one bidirectional stream.
 
 use super::{
-    CALLS_IN_FLIGHT, EVENTS_IN_FLIGHT, MASTERS, NOT, OpenError, OutgoingCall, Subscription, WAIT,
+    CALLS_IN_FLIGHT, EVENTS_IN_FLIGHT, LEADER, MASTERS, NOT, OpenError, OutgoingCall, Subscription,
+    WAIT,
 };
 use crate::{error::Error, leader};
 use std::time::Duration;
@@ -10,8 +11,6 @@ use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Request, Status, transport::Endpoint};
 
-/// Metadata in which a follower names the leader.
-const LEADER: &str = "tepui-leader";
 /// How long a master may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The largest event taken, as over HTTP.
@@ -28,15 +27,8 @@ pub(crate) async fn open(
     subscribe: scheduler::Call,
 ) -> Result<Subscription, OpenError> {
     let endpoint = Endpoint::from_shared(format!("http://{master}"))
-        .map_err(|error| OpenError::Refused(Error::InvalidMaster(error.to_string())))?
-        .connect_timeout(PATIENCE)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(PING)
-        .keep_alive_timeout(PING_PATIENCE)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20);
-    let channel = endpoint
+        .map_err(|error| OpenError::Refused(Error::InvalidMaster(error.to_string())))?;
+    let channel = tuned(endpoint)
         .connect()
         .await
         .map_err(|error| OpenError::Unavailable(chain(&error)))?;
@@ -68,6 +60,18 @@ pub(crate) async fn open(
         calls,
         masters,
     })
+}
+
+/// Settings of every connection to a master.
+pub(crate) fn tuned(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .connect_timeout(PATIENCE)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(PING)
+        .keep_alive_timeout(PING_PATIENCE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
 }
 
 fn refusal(status: Status) -> OpenError {
@@ -104,7 +108,7 @@ fn rejected(status: &Status) -> Error {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

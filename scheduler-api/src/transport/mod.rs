@@ -56,13 +56,15 @@ pub(crate) const EVENTS_IN_FLIGHT: usize = 16;
 pub(crate) const CALLS_IN_FLIGHT: usize = 256;
 
 /// Seconds for which a master that does not lead is asked to wait for a leader.
-const WAIT: &str = "tepui-wait";
+pub(crate) const WAIT: &str = "tepui-wait";
 /// A leader that cannot be reached, to which it need not send us.
-const NOT: &str = "tepui-not";
+pub(crate) const NOT: &str = "tepui-not";
 /// Every master, in the answer to a subscription.
-const MASTERS: &str = "tepui-masters";
+pub(crate) const MASTERS: &str = "tepui-masters";
+/// Metadata in which a follower names the leader.
+pub(crate) const LEADER: &str = "tepui-leader";
 
-fn list(masters: &str) -> Vec<String> {
+pub(crate) fn list(masters: &str) -> Vec<String> {
     let parts = masters.split(',').filter(|it| !it.is_empty());
     parts.map(str::to_owned).collect()
 }

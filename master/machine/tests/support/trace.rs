@@ -26,6 +26,7 @@ pub fn output(world: &World, output: &Output) -> String {
                 world.connection_name(connection)
             }
             Destination::Reply(request) => format!("reply {}", request.0),
+            Destination::Watch(connection) => format!("watch {}", connection.0),
         };
         let needs = match outgoing.needs {
             Needs::Committed => "",
@@ -171,6 +172,10 @@ fn fact(kind: &Kind) -> String {
                 .map(|it| it.role.as_str())
                 .collect::<Vec<_>>()
         ),
+        Kind::PutVariable(it) => format!("PutVariable {:?}", it.variable),
+        Kind::RemoveVariable(it) => format!("RemoveVariable {} at {}", it.name, it.revision),
+        Kind::PutLease(it) => format!("PutLease {:?}", it.lease),
+        Kind::RemoveLease(it) => format!("RemoveLease {} at {}", it.lease_id, it.revision),
         Kind::SetMaintenance(it) => format!(
             "SetMaintenance {:?}",
             it.machines
@@ -224,6 +229,8 @@ fn message(message: &Message) -> String {
             format!("{}", status.http_code())
         }
         Message::Answer { status, message } => format!("{}: {message}", status.http_code()),
+        Message::State(answer) => format!("{answer:?}"),
+        Message::StateEvent(event) => format!("{event:?}"),
         Message::ToAgent(it) => match &it.kind {
             Some(ToAgent::Registered(it)) => format!(
                 "Registered {} again={} total={}",
