@@ -11,7 +11,9 @@ use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Request, Status, transport::Endpoint};
 
-/// How long a master may take to accept a connection.
+/// How long a master's machine may take to accept a connection; another master may lead.
+const CONNECT: Duration = Duration::from_secs(3);
+/// How long a master may take to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The largest event taken, as over HTTP.
 const MAX_MESSAGE: usize = 256 << 20;
@@ -65,7 +67,7 @@ pub(crate) async fn open(
 /// Settings of every connection to a master.
 pub(crate) fn tuned(endpoint: Endpoint) -> Endpoint {
     endpoint
-        .connect_timeout(PATIENCE)
+        .connect_timeout(CONNECT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(PING)
         .keep_alive_timeout(PING_PATIENCE)

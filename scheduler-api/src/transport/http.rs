@@ -13,6 +13,8 @@ use tokio::sync::mpsc;
 
 const PROTOBUF: &str = "application/x-protobuf";
 const STREAM_ID: &str = "mesos-stream-id";
+/// How long a master's machine may take to accept a connection; another master may lead.
+const CONNECT: Duration = Duration::from_secs(3);
 /// How long a master may take to accept a connection or to answer a call.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The largest event taken. Offers of 40,000 agents are about 40 MB.
@@ -22,7 +24,7 @@ fn client() -> Result<Client, reqwest::Error> {
     // Installing twice is an error that means "already there", which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
-        .connect_timeout(PATIENCE)
+        .connect_timeout(CONNECT)
         .tcp_nodelay(true)
         // A redirect names the leader: the session follows it, because it must
         // remember where it is subscribed.

@@ -187,8 +187,11 @@ impl Story {
         // such when it is made or asked for; it must not have run. Everything else is from the
         // agent, which knows.
         let never_ran = |state| matches!(state, TaskLost | TaskDropped | TaskGone);
-        let agrees =
-            |it: &Told| it.state == end.state || never_ran(it.state) && never_ran(end.state);
+        let agrees = |it: &Told| {
+            // UNKNOWN is what a KILL is answered that names no agent.
+            let nothing = never_ran(it.state) || it.state == TaskUnknown;
+            it.state == end.state || nothing && never_ran(end.state)
+        };
         if let Some(other) = self.states[first..].iter().find(|it| !agrees(it)) {
             return Some(format!(
                 "{} was followed by {}",

@@ -45,8 +45,11 @@ const REFUSED: &[u8; 8] = b"WRONGKEY";
 const ACCEPTED: &[u8; 8] = b"WELCOME!";
 /// Connections that have not proved anything yet; a cluster has a few masters.
 const STRANGERS: usize = 64;
-/// A peer that takes nothing for this long is cut off.
-const STALLED: Duration = Duration::from_secs(10);
+/// A peer that takes nothing for this long is cut off: a connection that lived through a partition
+/// waits for its next retransmission, which may be seconds after the end; a new one does not.
+const STALLED: Duration = Duration::from_secs(2);
+/// A connection takes a round trip or two; one whose first packets were lost is better begun anew.
+const DIAL: Duration = Duration::from_millis(1500);
 
 /// Who may connect.
 #[derive(Clone)]
@@ -207,7 +210,7 @@ impl Security {
         let connector = tower::service_fn(move |_| {
             let (security, to) = (security.clone(), to.clone());
             async move {
-                let connected = tokio::time::timeout(PATIENCE, security.dial(&to)).await;
+                let connected = tokio::time::timeout(DIAL, security.dial(&to)).await;
                 match connected {
                     Ok(Ok(connection)) => Ok(TokioIo::new(connection)),
                     Ok(Err(error)) => Err(io::Error::other(format!("{error:#}"))),

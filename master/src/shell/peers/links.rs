@@ -86,7 +86,13 @@ async fn keep(peers: Arc<Peers>, peer: NodeId) {
         if began.elapsed() > RETRY_MAX {
             (pause, told) = (RETRY_MIN, String::new());
         }
-        tokio::time::sleep(pause).await;
+        let queue = peers.queue(peer);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // It came back: without it there may be no majority. Should it break off at once,
+            // the pause is what it is.
+            () = queue.heard() => {}
+        }
         pause = RETRY_MAX.min(pause * 2);
     }
 }

@@ -36,6 +36,7 @@ struct Waiting {
 pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
     wake: Notify,
+    heard: Notify,
 }
 
 impl Queue {
@@ -52,6 +53,16 @@ impl Queue {
         drop(waiting);
         self.wake.notify_one();
         true
+    }
+
+    /// The peer has linked to this master, so it can probably be reached.
+    pub(crate) fn hear(&self) {
+        self.heard.notify_one();
+    }
+
+    /// Waits until the peer links to this master.
+    pub(crate) async fn heard(&self) {
+        self.heard.notified().await;
     }
 
     /// From here on it takes messages, until [`Queue::close`].

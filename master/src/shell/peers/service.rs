@@ -205,6 +205,7 @@ impl Peer for Service {
         if let Some(member) = ends.member {
             lock(&peers.heard).insert(from, member);
         }
+        peers.queue(from).hear();
         let incoming = Incoming::new(peers.clone(), from);
         let reader = tokio::spawn(async move {
             while let Some(Ok(frame)) = frames.next().await {
