@@ -184,6 +184,63 @@ impl Agent {
         core.after(delay, WorldEvent::Agent(self.number, self.life, event));
     }
 
+    /// Says what no agent should, on every link to a leader.
+    pub fn talk_nonsense(&mut self, core: &mut Core) {
+        use link::agent_message::Kind;
+        let Some(process) = &self.process else { return };
+        let uuid: Bytes = core.random.next().to_le_bytes().repeat(2).into();
+        let framework_id = "no framework".to_owned();
+        let status = wire::TaskStatus {
+            task_id: wire::TaskId {
+                value: "no task".to_owned(),
+            },
+            state: core.random.below(20) as i32,
+            uuid: Some(uuid.clone()),
+            ..wire::TaskStatus::default()
+        };
+        let kinds = [
+            Kind::CommandsDone(link::CommandsDone { up_to: u64::MAX }),
+            Kind::CommandsDone(link::CommandsDone { up_to: 0 }),
+            Kind::TaskUpdate(link::TaskUpdate {
+                framework_id: framework_id.clone(),
+                status_payload: status.encode_to_vec().into(),
+                latest_state: 99,
+            }),
+            Kind::TaskUpdate(link::TaskUpdate {
+                framework_id: framework_id.clone(),
+                status_payload: uuid.clone(),
+                latest_state: 1,
+            }),
+            Kind::OperationUpdate(link::OperationUpdate {
+                framework_id: framework_id.clone(),
+                operation_uuid: "no operation".to_owned(),
+                status_payload: uuid.clone(),
+                latest_state: 1,
+            }),
+            Kind::ExecutorExited(link::ExecutorExited {
+                framework_id: framework_id.clone(),
+                executor_id: String::new(),
+                status: -1,
+            }),
+            Kind::ExecutorMessage(link::ExecutorMessage {
+                framework_id,
+                executor_id: String::new(),
+                data: uuid,
+            }),
+            Kind::Pong(link::Pong { connected: false }),
+            Kind::Attach(link::Attach::default()),
+            Kind::Register(link::Register::default()),
+        ];
+        let conns: Vec<Conn> = process.links.values().copied().collect();
+        for conn in conns {
+            for kind in kinds.clone() {
+                let message = link::AgentMessage { kind: Some(kind) };
+                let frame = Frame::FromAgent(message.encode_to_vec().into());
+                core.send(conn, End::Server, frame);
+            }
+        }
+    }
+
     /// The process dies. What it was writing may be on the disk or not.
     pub fn crash(&mut self, core: &mut Core) {
         let Some(process) = self.process.take() else {

@@ -81,7 +81,9 @@ pub(crate) fn answer(
     let mut tasks = Vec::new();
     let wanted = match style.kind {
         _ if core.quiet => 0,
-        Kind::Batch | Kind::Hoarder => style.most.saturating_sub(store.tasks.len()).min(4),
+        Kind::Batch | Kind::Hoarder | Kind::Hostile => {
+            style.most.saturating_sub(store.tasks.len()).min(4)
+        }
         Kind::Service(count) => count.saturating_sub(store.tasks.len()).min(2),
         Kind::Reserver | Kind::Silent | Kind::Picky => 0,
     };
@@ -341,4 +343,94 @@ fn operation_id(kind: &str, volume: &str) -> wire::OperationId {
     wire::OperationId {
         value: format!("{kind}-{volume}"),
     }
+}
+
+/// A call that no framework in its senses sends.
+pub(crate) fn nonsense(random: &mut Random, store: &Store) -> scheduler::Call {
+    let task = match random.chance(500) {
+        true => store.tasks.keys().next().cloned(),
+        false => None,
+    };
+    let task_id = wire::TaskId {
+        value: task.unwrap_or_else(|| format!("no task {}", random.below(9))),
+    };
+    let agent_id = wire::AgentId {
+        value: format!("no agent {}", random.below(9)),
+    };
+    let offer_ids = vec![wire::OfferId {
+        value: format!("no offer {}", random.below(9)),
+    }];
+    let uuid: bytes::Bytes = random.next().to_le_bytes().repeat(2).into();
+    let mut call = scheduler::Call::default();
+    let kind = match random.below(8) {
+        0 => {
+            call.acknowledge = Some(call::Acknowledge {
+                agent_id,
+                task_id,
+                uuid,
+            });
+            call::Type::Acknowledge
+        }
+        1 => {
+            call.kill = Some(call::Kill {
+                task_id: wire::TaskId {
+                    value: "no task".to_owned(),
+                },
+                agent_id: Some(agent_id),
+                ..call::Kill::default()
+            });
+            call::Type::Kill
+        }
+        2 => {
+            let tasks = vec![call::reconcile::Task {
+                task_id: wire::TaskId {
+                    value: "no task".to_owned(),
+                },
+                agent_id: Some(agent_id),
+            }];
+            call.reconcile = Some(call::Reconcile { tasks });
+            call::Type::Reconcile
+        }
+        3 => {
+            call.decline = Some(call::Decline {
+                offer_ids: [offer_ids.clone(), offer_ids].concat(),
+                filters: None,
+            });
+            call::Type::Decline
+        }
+        4 => {
+            call.accept = Some(call::Accept {
+                offer_ids,
+                ..call::Accept::default()
+            });
+            call::Type::Accept
+        }
+        5 => {
+            call.revive = Some(call::Revive {
+                roles: vec!["no role".to_owned()],
+            });
+            call::Type::Revive
+        }
+        6 => {
+            call.message = Some(call::Message {
+                agent_id,
+                executor_id: wire::ExecutorId {
+                    value: "no executor".to_owned(),
+                },
+                data: uuid,
+            });
+            call::Type::Message
+        }
+        _ => {
+            call.acknowledge_operation_status = Some(call::AcknowledgeOperationStatus {
+                agent_id: Some(agent_id),
+                resource_provider_id: None,
+                uuid,
+                operation_id: operation_id("no", "operation"),
+            });
+            call::Type::AcknowledgeOperationStatus
+        }
+    };
+    call.r#type = Some(kind as i32);
+    call
 }

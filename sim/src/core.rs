@@ -7,7 +7,7 @@ use crate::{
     network::{Arrival, Conn, End, Frame, Host, Network},
     plan::Shape,
     random::Random,
-    trace::{Trace, note},
+    trace::{Trace, Witness, note},
 };
 use bytes::Bytes;
 use std::{
@@ -188,13 +188,18 @@ pub struct Core {
 
 impl Core {
     /// Time zero.
-    pub fn new(shape: Rc<Shape>, lines: bool, thoroughness: Thoroughness) -> Core {
+    pub fn new(
+        shape: Rc<Shape>,
+        lines: bool,
+        thoroughness: Thoroughness,
+        witness: Rc<Witness>,
+    ) -> Core {
         let seed = shape.seed;
         Core {
             now: 0,
             random: Random::new(seed, "processes"),
             net: Network::new(seed, shape.quality),
-            trace: Trace::new(lines),
+            trace: Trace::new(lines, witness),
             checkers: Checkers::new(&shape),
             thoroughness,
             nodes: BTreeMap::new(),

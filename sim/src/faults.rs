@@ -130,6 +130,12 @@ impl World {
                     clock.set_wall_error(error as f64);
                 }
             }
+            Fault::Nonsense { agent } => self.agents[agent].talk_nonsense(&mut self.core),
+            Fault::Upgrade { master, lasts } => {
+                self.masters[master].body.supported = tepui_state::SYNTHETIC_VERSION;
+                self.masters[master].crash(&mut self.core, false);
+                self.masters[master].start_after(&mut self.core, lasts);
+            }
             Fault::Transfer { to } => {
                 let node = self.masters[to].body.id;
                 if let Some(leader) = self.leader() {
@@ -292,6 +298,13 @@ impl World {
 
     pub(crate) fn act(&mut self, act: Act) {
         let request = match act {
+            Act::RaiseVersion => {
+                // As the shell does: only what every master knows.
+                let versions = self.masters.iter().map(|it| it.body.supported);
+                OperatorRequest::RaiseClusterVersion {
+                    version: versions.min().unwrap_or(1),
+                }
+            }
             Act::Quota { role, cpus } => {
                 let limits = cpus
                     .map(|it| ("cpus".to_owned(), wire::value::Scalar { value: it as f64 }))

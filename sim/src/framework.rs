@@ -489,6 +489,10 @@ impl Framework {
             self.reconcile(core);
         }
         self.kill_some(core);
+        if self.style.kind == Kind::Hostile && !core.quiet {
+            let call = choices::nonsense(&mut self.random, &self.store);
+            self.call(core, call, About::Nothing);
+        }
     }
 
     /// Asks what became of everything that has not ended.

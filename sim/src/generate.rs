@@ -98,7 +98,7 @@ fn shape(seed: u64, size: Size, random: &mut Random) -> Shape {
 }
 
 /// Kinds of faults.
-const KINDS: u64 = 24;
+const KINDS: u64 = 26;
 
 fn host(shape: &Shape, random: &mut Random) -> Host {
     match random.below(2) {
@@ -227,6 +227,11 @@ fn fault(kind: u64, shape: &Shape, random: &mut Random) -> Fault {
             },
         },
         22 => Fault::Transfer { to: master },
+        24 => Fault::Nonsense { agent },
+        25 => Fault::Upgrade {
+            master,
+            lasts: lasts.min(SECOND),
+        },
         _ => Fault::StepDown,
     }
 }
@@ -253,6 +258,7 @@ fn act(shape: &Shape, random: &mut Random) -> Act {
         8..=10 => Act::Reactivate { agent },
         11 if random.chance(300) => Act::Gone { agent },
         12 if random.chance(300) => Act::Teardown { framework },
+        13 => Act::RaiseVersion,
         _ => Act::Kill { framework },
     }
 }

@@ -12,7 +12,7 @@
 //!   [`clock`] go wrong; `faults` is how.
 //! - [`master`], [`agent`] (with [`containers`]), [`framework`] (with [`choices`] and
 //!   [`workload`]) and [`operator`] are the hosts.
-//! - [`checkers`] judge.
+//! - [`checkers`] judge; [`shrink`] looks for the shortest history that fails.
 //!
 //! # Invariants
 //! - No clock, file, thread, socket or chance but the seed's: equal plans have equal traces.
@@ -36,7 +36,9 @@ pub mod network;
 pub mod operator;
 pub mod plan;
 pub mod random;
+pub mod scenarios;
 mod settle;
+pub mod shrink;
 pub mod trace;
 pub mod workload;
 pub mod world;

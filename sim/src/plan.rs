@@ -260,6 +260,18 @@ pub enum Fault {
     },
     /// The leader gives up.
     StepDown,
+    /// An agent says what no agent should.
+    Nonsense {
+        /// Which.
+        agent: usize,
+    },
+    /// A master is started again with a newer release.
+    Upgrade {
+        /// Which.
+        master: usize,
+        /// For how long it is down.
+        lasts: u64,
+    },
 }
 
 /// Something that the operator does.
@@ -311,6 +323,8 @@ pub enum Act {
         /// Of which.
         framework: usize,
     },
+    /// Raises the version of the cluster, if every master knows the next one.
+    RaiseVersion,
 }
 
 /// One part of a plan.
@@ -329,6 +343,35 @@ pub struct Plan {
     pub shape: Shape,
     /// What is done to it and when, by time.
     pub parts: Vec<(u64, Part)>,
+}
+
+impl Plan {
+    /// The same with some of its parts only.
+    #[must_use]
+    pub fn keep(mut self, kept: &[usize]) -> Plan {
+        let parts = std::mem::take(&mut self.parts).into_iter().enumerate();
+        let is_kept = |(number, part)| kept.contains(&number).then_some(part);
+        self.parts = parts.filter_map(is_kept).collect();
+        self
+    }
+
+    /// The same, ending earlier.
+    #[must_use]
+    pub fn until(mut self, length: u64) -> Plan {
+        self.shape.length = self.shape.length.min(length);
+        self.parts.retain(|(at, _)| *at < length);
+        self
+    }
+
+    /// The same on a good network with good disks and clocks.
+    #[must_use]
+    pub fn calm(mut self) -> Plan {
+        let calm = Shape::calm(self.shape.seed);
+        self.shape.quality = calm.quality;
+        self.shape.sync = calm.sync;
+        self.shape.drift = calm.drift;
+        self
+    }
 }
 
 impl Shape {

@@ -1,6 +1,19 @@
 //! What happened: a hash over all of it, and, when somebody reads, lines of text.
 
 use crate::clock::{MILLI, SECOND};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
+
+/// What is left of a run that ends in a panic.
+#[derive(Debug, Default)]
+pub struct Witness {
+    /// When the last event began.
+    pub now: Cell<u64>,
+    /// The lines that were kept.
+    pub lines: RefCell<Vec<String>>,
+}
 
 /// The trace of one run. Equal seeds have equal hashes, or something depends on more than the
 /// seed.
@@ -8,38 +21,40 @@ use crate::clock::{MILLI, SECOND};
 pub struct Trace {
     hash: u64,
     events: u64,
-    lines: Option<Vec<String>>,
+    is_read: bool,
+    witness: Rc<Witness>,
 }
 
 impl Trace {
     /// An empty trace, which keeps lines or only counts.
-    pub fn new(lines: bool) -> Trace {
+    pub fn new(lines: bool, witness: Rc<Witness>) -> Trace {
         Trace {
             hash: 0xcbf2_9ce4_8422_2325,
             events: 0,
-            lines: lines.then(Vec::new),
+            is_read: lines,
+            witness,
         }
     }
 
     /// Whether lines are kept: text that nobody reads is not worth making.
     pub fn is_read(&self) -> bool {
-        self.lines.is_some()
+        self.is_read
     }
 
     /// Keeps a line.
     pub fn line(&mut self, now: u64, who: &str, text: &str) {
-        if let Some(lines) = &mut self.lines {
+        if self.is_read {
             let (seconds, rest) = (now / SECOND, now % SECOND);
             let (millis, micros) = (rest / MILLI, rest % MILLI / 1000);
-            lines.push(format!(
-                "{seconds:4}.{millis:03}{micros:03} {who:>10}  {text}"
-            ));
+            let line = format!("{seconds:4}.{millis:03}{micros:03} {who:>10}  {text}");
+            self.witness.lines.borrow_mut().push(line);
         }
     }
 
     /// An event begins.
     pub fn event(&mut self, now: u64, kind: u64) {
         self.events += 1;
+        self.witness.now.set(now);
         self.word(now);
         self.word(kind);
     }
@@ -64,11 +79,6 @@ impl Trace {
     /// Events so far.
     pub fn events(&self) -> u64 {
         self.events
-    }
-
-    /// The lines that were kept.
-    pub fn into_lines(self) -> Vec<String> {
-        self.lines.unwrap_or_default()
     }
 }
 

@@ -20,6 +20,8 @@ pub enum Kind {
     Silent,
     /// Takes nothing and refuses for a long time.
     Picky,
+    /// Short tasks, and calls that make no sense.
+    Hostile,
 }
 
 /// A framework's ways.
@@ -84,6 +86,7 @@ impl Style {
             Kind::Reserver,
             Kind::Silent,
             Kind::Picky,
+            Kind::Hostile,
         ];
         let kind = match number {
             // Somebody works in every cluster.

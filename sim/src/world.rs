@@ -9,8 +9,12 @@ use crate::{
     network::{Conn, End, Fate, Frame, Host, STALL_MAX, STALL_MIN},
     operator::Operator,
     plan::{Part, Plan},
+    trace::Witness,
 };
-use std::rc::Rc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+};
 use tepui_replication_node::Members;
 
 /// How a run is looked at.
@@ -80,6 +84,51 @@ pub struct World {
     pub(crate) plan: Plan,
     pub(crate) replacing: Vec<crate::faults::Replacing>,
     pub(crate) next_node: u64,
+    witness: Rc<Witness>,
+}
+
+/// Runs a plan; a panic of whatever runs in it is a violation like any other.
+pub fn run(plan: Plan, looking: Looking) -> Outcome {
+    run_checked(plan, looking, |_| Ok(()))
+}
+
+/// Runs a plan, and looks at the world at its end.
+pub fn run_checked(
+    plan: Plan,
+    looking: Looking,
+    check: impl FnOnce(&World) -> Result<(), String>,
+) -> Outcome {
+    let witness = Rc::<Witness>::default();
+    let inside = witness.clone();
+    // Nothing of the world is looked at after a panic.
+    let run = AssertUnwindSafe(move || {
+        let mut world = World::witnessed(plan, looking, inside);
+        world.play();
+        if world.core.violation.is_none() {
+            let verdict = check(&world);
+            world.core.judge("scenario", verdict);
+        }
+        world.end()
+    });
+    match catch_unwind(run) {
+        Ok(outcome) => outcome,
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|it| (*it).to_owned()));
+            Outcome {
+                hash: 0,
+                violation: Some(Violation {
+                    at: witness.now.get(),
+                    checker: "panic",
+                    text: text.unwrap_or_default(),
+                }),
+                numbers: Numbers::default(),
+                lines: witness.lines.take(),
+            }
+        }
+    }
 }
 
 /// The number of the master at an address.
@@ -100,8 +149,13 @@ pub fn address_of(master: usize) -> String {
 impl World {
     /// A world that follows a plan, at time zero.
     pub fn new(plan: Plan, looking: Looking) -> World {
+        World::witnessed(plan, looking, Rc::default())
+    }
+
+    fn witnessed(plan: Plan, looking: Looking, witness: Rc<Witness>) -> World {
         let shape = Rc::new(plan.shape.clone());
-        let mut core = Core::new(shape.clone(), looking.lines, looking.thoroughness);
+        let (lines, thoroughness) = (looking.lines, looking.thoroughness);
+        let mut core = Core::new(shape.clone(), lines, thoroughness, witness.clone());
         let founders = Members::voters((1..=shape.masters).map(|it| it as u64));
         let masters: Vec<Master> = (0..shape.masters)
             .map(|number| {
@@ -139,15 +193,24 @@ impl World {
             plan,
             replacing: Vec::new(),
             next_node: 100,
+            witness,
         }
     }
 
     /// Follows the plan to its end, or to the first violation.
     pub fn run(mut self) -> Outcome {
+        self.play();
+        self.end()
+    }
+
+    fn play(&mut self) {
         let length = self.plan.shape.length;
         if self.until(length) {
             self.settle();
         }
+    }
+
+    fn end(self) -> Outcome {
         let checkers = &self.core.checkers;
         let numbers = Numbers {
             simulated: self.core.now,
@@ -163,7 +226,7 @@ impl World {
             hash: self.core.trace.hash(),
             violation: self.core.violation,
             numbers,
-            lines: self.core.trace.into_lines(),
+            lines: self.witness.lines.take(),
         }
     }
 

@@ -45,6 +45,7 @@ pub struct Updates {
     // A pop that nobody acknowledged, told at the next look.
     wrong: Option<String>,
     told: u64,
+    states: BTreeMap<&'static str, u64>,
 }
 
 /// Whether a task in this state will never run again.
@@ -212,6 +213,7 @@ impl Updates {
         if forgotten {
             return wrong("and its launch is in the log, and its end was never told");
         }
+        *self.states.entry(state.as_str_name()).or_default() += 1;
         let heard = self.heard.entry(task.clone()).or_default();
         if let Some(ended) = heard.ended
             && !ends(state)
@@ -263,6 +265,11 @@ impl Updates {
     /// What a framework last heard of a task.
     pub fn newest(&self, task: &str) -> Option<TaskState> {
         self.heard.get(task)?.newest
+    }
+
+    /// How often frameworks were told of a state.
+    pub fn count(&self, state: TaskState) -> u64 {
+        self.states.get(state.as_str_name()).copied().unwrap_or(0)
     }
 
     /// Updates that frameworks were told.

@@ -112,6 +112,8 @@ pub struct Body {
     pub fail_sync: Option<u64>,
     /// Nothing can be written.
     pub full: bool,
+    /// The newest version of the log that its release knows.
+    pub supported: u64,
     // The members of a cluster that is founded with it, or that it joins.
     founders: Members,
 }
@@ -181,6 +183,7 @@ impl Master {
                 slow: 1,
                 fail_sync: None,
                 full: false,
+                supported: tepui_state::VERSION,
                 founders,
             },
             process: None,

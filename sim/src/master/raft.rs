@@ -60,7 +60,8 @@ impl std::fmt::Debug for Raft {
 impl Process {
     pub(super) fn start(body: &mut Body, core: &mut Core) -> Result<Process, String> {
         let rows = body.rows.rows.iter();
-        let committed = ClusterState::load(rows).map_err(|it| it.to_string())?;
+        let committed =
+            ClusterState::load_supporting(body.supported, rows).map_err(|it| it.to_string())?;
         let limits = core.shape.limits;
         let config = Config {
             applied: body.rows.applied,

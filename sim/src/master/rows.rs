@@ -219,7 +219,7 @@ impl Process {
         };
         body.rows = copied.rows;
         core.checkers.durability.rows(body.id, body.rows.applied);
-        match ClusterState::load(body.rows.rows.iter()) {
+        match ClusterState::load_supporting(body.supported, body.rows.rows.iter()) {
             Ok(state) => self.committed = state,
             Err(error) => core.violate("rows", format!("rows of a peer: {error}")),
         }

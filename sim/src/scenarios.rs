@@ -1,0 +1,667 @@
+//! What went wrong in practice, each by name: a plan that leads there, and what must hold at its
+//! end beside everything that the checkers watch all the time.
+
+use crate::{
+    clock::{MILLI, SECOND},
+    network::Host,
+    plan::{Act, Fault, Limits, Part, Plan, Shape},
+    random::Random,
+    workload::{Kind, Style},
+    world::{Looking, Outcome, World, run_checked},
+};
+use std::collections::BTreeSet;
+use tepui_model::wire::TaskState;
+
+/// A scenario.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What must hold.
+    pub invariant: &'static str,
+    plan: fn(u64) -> Plan,
+    check: fn(&World) -> Result<(), String>,
+}
+
+/// Runs a scenario under a seed.
+pub fn run(scenario: &Scenario, seed: u64, looking: Looking) -> Outcome {
+    run_checked((scenario.plan)(seed), looking, scenario.check)
+}
+
+/// All of them.
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "unexpected_messages",
+        invariant: "no message of an agent or framework stops the leader, whatever it says",
+        plan: unexpected_messages,
+        check: |world| leaders(world, 1).and(works(world, 2, 40)),
+    },
+    Scenario {
+        name: "crashed_framework",
+        invariant: "a framework that crashes takes nobody down",
+        plan: crashed_framework,
+        check: |world| works(world, 0, 60),
+    },
+    Scenario {
+        name: "stuck_election",
+        invariant: "after any partition somebody leads within two election time-outs",
+        plan: stuck_election,
+        check: |world| works(world, 0, 10),
+    },
+    Scenario {
+        name: "slow_reader",
+        invariant: "a framework that does not read stalls neither the master nor the others",
+        plan: slow_reader,
+        check: |world| works(world, 1, 60),
+    },
+    Scenario {
+        name: "lost_kill",
+        invariant: "a KILL that was taken ends its task, though leaders and links die",
+        plan: lost_kill,
+        check: |world| {
+            let killed = world.core.checkers.updates.count(TaskState::TaskKilled);
+            at_least(killed, 5, "tasks killed")
+        },
+    },
+    Scenario {
+        name: "agent_crashes",
+        invariant: "crashes of an agent leave no container behind and double none",
+        plan: agent_crashes,
+        check: |world| works(world, 0, 40),
+    },
+    Scenario {
+        name: "persistent_data",
+        invariant: "persistent data is destroyed by DESTROY alone",
+        plan: persistent_data,
+        check: |world| works(world, 1, 5),
+    },
+    Scenario {
+        name: "slow_agent",
+        invariant: "tasks are not called lost while their agent is only slow",
+        plan: slow_agent,
+        check: |world| {
+            let updates = &world.core.checkers.updates;
+            let lost = [
+                TaskState::TaskLost,
+                TaskState::TaskUnreachable,
+                TaskState::TaskGone,
+            ];
+            let lost: u64 = lost.into_iter().map(|it| updates.count(it)).sum();
+            match lost {
+                0 => works(world, 0, 40),
+                lost => Err(format!("{lost} tasks were called lost")),
+            }
+        },
+    },
+    Scenario {
+        name: "dead_tasks",
+        invariant: "a new leader carries no more of dead tasks than the rings hold",
+        plan: dead_tasks,
+        check: no_dead_tasks,
+    },
+    Scenario {
+        name: "overcommit",
+        invariant: "neither failovers nor volumes make resources twice",
+        plan: overcommit,
+        check: |world| works(world, 0, 20),
+    },
+    Scenario {
+        name: "quota",
+        invariant: "no role passes its quota, and none starves below it",
+        plan: quota,
+        check: |world| works(world, 0, 10).and(works(world, 1, 10)),
+    },
+    Scenario {
+        name: "never_declines",
+        invariant: "a framework that never declines does not starve the rest",
+        plan: never_declines,
+        check: |world| works(world, 1, 20),
+    },
+    Scenario {
+        name: "failover_timeout",
+        invariant: "a framework is removed after its failover_timeout and not before, across leaders",
+        plan: failover_timeout,
+        check: failed_over,
+    },
+    Scenario {
+        name: "mass_return",
+        invariant: "all agents come back to a new leader, at the pace that it bears",
+        plan: mass_return,
+        check: |world| works(world, 0, 20),
+    },
+    Scenario {
+        name: "members_replaced",
+        invariant: "members are replaced one by one until none of the first is left, under load",
+        plan: members_replaced,
+        check: nobody_of_the_first,
+    },
+    Scenario {
+        name: "full_disks",
+        invariant: "a full disk stops a master or an agent, and loses nothing",
+        plan: full_disks,
+        check: |world| works(world, 0, 20),
+    },
+    Scenario {
+        name: "upgrade",
+        invariant: "masters are upgraded one by one, the cluster's version rises once all can",
+        plan: upgrade,
+        check: |world| {
+            let state = world.masters.iter().filter_map(|it| it.process.as_ref());
+            match state.map(|it| it.committed.cluster_version()).min() {
+                Some(tepui_state::SYNTHETIC_VERSION) => Ok(()),
+                other => Err(format!("the cluster is at version {other:?}")),
+            }
+        },
+    },
+];
+
+// ------------------------------------------------------------ what must hold at the end
+
+fn at_least(found: u64, least: u64, what: &str) -> Result<(), String> {
+    match found >= least {
+        true => Ok(()),
+        false => Err(format!("only {found} {what}, at least {least} were to be")),
+    }
+}
+
+/// A framework got its work done meanwhile.
+fn works(world: &World, framework: usize, least: u64) -> Result<(), String> {
+    let checkers = &world.core.checkers;
+    let lived = checkers
+        .tasks
+        .iter()
+        .filter(|it| it.plan.framework == framework)
+        .filter(|it| checkers.lives.get(&it.plan.id).is_some())
+        .count();
+    at_least(
+        lived as u64,
+        least,
+        &format!("tasks of framework {framework} ran"),
+    )
+}
+
+fn leaders(world: &World, most: usize) -> Result<(), String> {
+    let terms = world.core.checkers.history.terms();
+    match terms <= most {
+        true => Ok(()),
+        false => Err(format!(
+            "{terms} terms, and nothing was wrong with a leader"
+        )),
+    }
+}
+
+fn no_dead_tasks(world: &World) -> Result<(), String> {
+    let leader = world
+        .leader()
+        .and_then(|it| world.masters[it].process.as_ref());
+    let Some(process) = leader else {
+        return Err("nobody leads".to_owned());
+    };
+    let ended = process
+        .committed
+        .tasks()
+        .filter(|(_, _, row)| !row.unreachable && tepui_state::is_terminal(row.state))
+        .count();
+    match ended {
+        0 => works(world, 0, 200),
+        ended => Err(format!(
+            "{ended} tasks that ended and were acknowledged are kept"
+        )),
+    }
+}
+
+fn failed_over(world: &World) -> Result<(), String> {
+    let removed = |number: usize| {
+        let asked = world.core.checkers.tasks.iter();
+        asked
+            .filter(|it| it.plan.framework == number)
+            .any(|it| world.core.checkers.tasks.is_removed(&it.framework_id))
+    };
+    match (removed(0), removed(1)) {
+        (false, true) => Ok(()),
+        (true, _) => Err("framework 0 came back in time and was removed".to_owned()),
+        (_, false) => Err("framework 1 was away for too long and was not removed".to_owned()),
+    }
+}
+
+fn nobody_of_the_first(world: &World) -> Result<(), String> {
+    let first: BTreeSet<u64> = (1..=world.masters.len() as u64).collect();
+    let left = world
+        .masters
+        .iter()
+        .filter(|it| first.contains(&it.body.id));
+    match left.count() {
+        0 => works(world, 0, 60),
+        left => Err(format!("{left} of the first members are left")),
+    }
+}
+
+// ------------------------------------------------------------ how to get there
+
+fn fault(at: u64, fault: Fault) -> (u64, Part) {
+    (at, Part::Fault(fault))
+}
+
+fn shape(seed: u64, frameworks: Vec<Style>) -> Shape {
+    Shape {
+        frameworks,
+        length: 40 * SECOND,
+        ..Shape::calm(seed)
+    }
+}
+
+fn plan(shape: Shape, mut parts: Vec<(u64, Part)>) -> Plan {
+    parts.sort_by_key(|(at, _)| *at);
+    Plan { shape, parts }
+}
+
+fn unexpected_messages(seed: u64) -> Plan {
+    let shape = shape(
+        seed,
+        vec![
+            Style::of(Kind::Hostile),
+            Style {
+                inside: true,
+                ..Style::of(Kind::Hostile)
+            },
+            Style::batch(),
+        ],
+    );
+    let parts = (2..38).map(|second| {
+        let agent = second as usize % shape.agents;
+        fault(second * SECOND, Fault::Nonsense { agent })
+    });
+    let parts = parts.collect();
+    plan(shape, parts)
+}
+
+fn crashed_framework(seed: u64) -> Plan {
+    let hasty = Style {
+        failover: 0,
+        ..Style::service(4)
+    };
+    let shape = shape(seed, vec![Style::batch(), hasty, Style::service(4)]);
+    let parts = (1..10).map(|it| {
+        let framework = 1 + it as usize % 2;
+        let lasts = 2 * SECOND;
+        fault(it * 4 * SECOND, Fault::CrashFramework { framework, lasts })
+    });
+    let parts = parts.collect();
+    plan(shape, parts)
+}
+
+fn stuck_election(seed: u64) -> Plan {
+    let mut random = Random::new(seed, "stuck election");
+    let shape = Shape {
+        masters: 5,
+        ..shape(seed, vec![Style::batch()])
+    };
+    let mut parts = Vec::new();
+    let mut at = 3 * SECOND;
+    while at < 40 * SECOND {
+        let (mut from, mut to) = (BTreeSet::new(), BTreeSet::new());
+        for master in 0..shape.masters {
+            match random.chance(500) {
+                true => from.insert(Host::Master(master)),
+                false => to.insert(Host::Master(master)),
+            };
+        }
+        let lasts = random.between(SECOND / 5, 4 * SECOND);
+        parts.push(fault(
+            at,
+            Fault::Cut {
+                from,
+                to,
+                both_ways: random.chance(400),
+                lasts,
+            },
+        ));
+        at += random.between(SECOND / 5, 2 * SECOND);
+    }
+    plan(shape, parts)
+}
+
+fn slow_reader(seed: u64) -> Plan {
+    let shape = Shape {
+        limits: Limits {
+            stream_queue: 100,
+            ..Limits::WIDE
+        },
+        ..shape(seed, vec![Style::batch(), Style::batch()])
+    };
+    let lasts = 30 * SECOND;
+    let slow = Fault::SlowReader {
+        framework: 0,
+        lasts,
+    };
+    plan(shape, vec![fault(3 * SECOND, slow)])
+}
+
+fn lost_kill(seed: u64) -> Plan {
+    let mut random = Random::new(seed, "lost kill");
+    let shape = shape(seed, vec![Style::service(8), Style::service(6)]);
+    let mut parts = Vec::new();
+    let mut at = 4 * SECOND;
+    while at < 38 * SECOND {
+        parts.push((at, Part::Act(Act::Kill { framework: 0 })));
+        let host = Host::Agent(random.index(shape.agents));
+        parts.push(fault(at + random.below(20 * MILLI), Fault::Break { host }));
+        if random.chance(300) {
+            let lasts = random.between(SECOND / 2, 2 * SECOND);
+            let crash = Fault::CrashMaster {
+                master: 0,
+                lead: true,
+                power: random.chance(500),
+                lasts,
+            };
+            parts.push(fault(at + random.below(20 * MILLI), crash));
+        }
+        at += random.between(SECOND, 3 * SECOND);
+    }
+    plan(shape, parts)
+}
+
+fn agent_crashes(seed: u64) -> Plan {
+    let mut random = Random::new(seed, "agent crashes");
+    let shape = Shape {
+        limits: Limits::NARROW,
+        ..shape(seed, vec![Style::batch(), Style::service(6)])
+    };
+    let mut parts = Vec::new();
+    let mut at = 2 * SECOND;
+    while at < 39 * SECOND {
+        let agent = random.index(shape.agents);
+        let lasts = random.between(10 * MILLI, 2 * SECOND);
+        parts.push(fault(at, Fault::CrashAgent { agent, lasts }));
+        at += random.between(50 * MILLI, SECOND);
+    }
+    plan(shape, parts)
+}
+
+fn persistent_data(seed: u64) -> Plan {
+    let mut random = Random::new(seed, "persistent data");
+    let shape = shape(
+        seed,
+        vec![
+            Style::batch(),
+            Style::of(Kind::Reserver),
+            Style::of(Kind::Reserver),
+        ],
+    );
+    let mut parts = Vec::new();
+    let mut at = 3 * SECOND;
+    while at < 39 * SECOND {
+        let agent = random.index(shape.agents);
+        let lasts = random.between(SECOND / 10, 3 * SECOND);
+        parts.push(fault(
+            at,
+            match random.below(4) {
+                0 => Fault::CrashAgent { agent, lasts },
+                1 => Fault::RebootAgent { agent, lasts },
+                2 => Fault::CrashFramework {
+                    framework: 1,
+                    lasts,
+                },
+                _ => Fault::CrashMaster {
+                    master: 0,
+                    lead: true,
+                    power: true,
+                    lasts,
+                },
+            },
+        ));
+        at += random.between(SECOND, 3 * SECOND);
+    }
+    plan(shape, parts)
+}
+
+fn slow_agent(seed: u64) -> Plan {
+    let mut random = Random::new(seed, "slow agent");
+    let shape = shape(seed, vec![Style::batch(), Style::service(6)]);
+    let mut parts = Vec::new();
+    let mut at = 3 * SECOND;
+    while at < 38 * SECOND {
+        // Well below the ten seconds of unanswered pings.
+        let lasts = random.between(SECOND, 6 * SECOND);
+        let host = Host::Agent(random.index(shape.agents));
+        parts.push(fault(
+            at,
+            Fault::Pause {
+                host,
+                lead: false,
+                lasts,
+            },
+        ));
+        at += 7 * SECOND;
+    }
+    plan(shape, parts)
+}
+
+fn dead_tasks(seed: u64) -> Plan {
+    let busy = Style {
+        most: 40,
+        ..Style::batch()
+    };
+    let shape = Shape {
+        length: 60 * SECOND,
+        limits: Limits {
+            records: 100,
+            ..Limits::WIDE
+        },
+        ..shape(seed, vec![busy])
+    };
+    let crash = |at| {
+        let lasts = SECOND;
+        fault(
+            at,
+            Fault::CrashMaster {
+                master: 0,
+                lead: true,
+                power: false,
+                lasts,
+            },
+        )
+    };
+    plan(
+        shape,
+        vec![crash(20 * SECOND), crash(40 * SECOND), crash(58 * SECOND)],
+    )
+}
+
+fn overcommit(seed: u64) -> Plan {
+    let mut random = Random::new(seed, "overcommit");
+    let greedy = |role: &str| Style {
+        role: role.to_owned(),
+        most: 16,
+        ..Style::batch()
+    };
+    let shape = Shape {
+        agents: 2,
+        ..shape(
+            seed,
+            vec![greedy("a"), greedy("b"), Style::of(Kind::Reserver)],
+        )
+    };
+    let mut parts = Vec::new();
+    let mut at = 3 * SECOND;
+    while at < 39 * SECOND {
+        let lasts = random.between(SECOND / 10, 2 * SECOND);
+        parts.push(fault(
+            at,
+            match random.below(3) {
+                0 => Fault::CrashMaster {
+                    master: 0,
+                    lead: true,
+                    power: random.chance(500),
+                    lasts,
+                },
+                1 => Fault::CutLeader {
+                    clients: false,
+                    one_way: random.chance(300),
+                    lasts,
+                },
+                _ => Fault::Break {
+                    host: Host::Agent(random.index(2)),
+                },
+            },
+        ));
+        at += random.between(SECOND, 4 * SECOND);
+    }
+    plan(shape, parts)
+}
+
+fn quota(seed: u64) -> Plan {
+    let greedy = |role: &str| Style {
+        role: role.to_owned(),
+        most: 16,
+        ..Style::batch()
+    };
+    let shape = shape(seed, vec![greedy("a"), greedy("b")]);
+    let act = |at: u64, cpus| {
+        let role = "a".to_owned();
+        (at * SECOND, Part::Act(Act::Quota { role, cpus }))
+    };
+    let parts = vec![
+        act(2, Some(4)),
+        act(12, Some(12)),
+        act(20, Some(2)),
+        act(34, None),
+        fault(
+            25 * SECOND,
+            Fault::CrashMaster {
+                master: 0,
+                lead: true,
+                power: false,
+                lasts: SECOND,
+            },
+        ),
+    ];
+    plan(shape, parts)
+}
+
+fn never_declines(seed: u64) -> Plan {
+    let mut shape = shape(seed, vec![Style::of(Kind::Silent), Style::batch()]);
+    shape.timing.offer_timeout = Some(4 * SECOND);
+    plan(shape, Vec::new())
+}
+
+fn failover_timeout(seed: u64) -> Plan {
+    let patient = |failover| Style {
+        failover,
+        ..Style::service(4)
+    };
+    let shape = Shape {
+        length: 60 * SECOND,
+        ..shape(seed, vec![patient(25), patient(25), Style::batch()])
+    };
+    let away = |framework, lasts| Fault::CrashFramework { framework, lasts };
+    let crash = |at| {
+        fault(
+            at,
+            Fault::CrashMaster {
+                master: 0,
+                lead: true,
+                power: false,
+                lasts: SECOND,
+            },
+        )
+    };
+    let parts = vec![
+        fault(5 * SECOND, away(0, 18 * SECOND)),
+        fault(5 * SECOND, away(1, 45 * SECOND)),
+        crash(10 * SECOND),
+        crash(16 * SECOND),
+    ];
+    plan(shape, parts)
+}
+
+fn mass_return(seed: u64) -> Plan {
+    let shape = Shape {
+        agents: 60,
+        limits: Limits {
+            invitations: 4,
+            ..Limits::WIDE
+        },
+        ..shape(seed, vec![Style::batch(), Style::service(20)])
+    };
+    let lasts = 2 * SECOND;
+    let crash = |at, power| {
+        fault(
+            at,
+            Fault::CrashMaster {
+                master: 0,
+                lead: true,
+                power,
+                lasts,
+            },
+        )
+    };
+    plan(
+        shape,
+        vec![
+            crash(8 * SECOND, false),
+            crash(16 * SECOND, true),
+            fault(24 * SECOND, Fault::StepDown),
+            fault(30 * SECOND, Fault::Transfer { to: 1 }),
+        ],
+    )
+}
+
+fn members_replaced(seed: u64) -> Plan {
+    let shape = Shape {
+        length: 50 * SECOND,
+        limits: Limits {
+            keep_log: 0,
+            ..Limits::WIDE
+        },
+        ..shape(seed, vec![Style::batch(), Style::service(4)])
+    };
+    let lose = |at: u64, master| {
+        let lasts = SECOND;
+        fault(at * SECOND, Fault::LoseDisk { master, lasts })
+    };
+    plan(shape, vec![lose(8, 0), lose(20, 1), lose(32, 2)])
+}
+
+fn full_disks(seed: u64) -> Plan {
+    let shape = shape(seed, vec![Style::batch(), Style::service(4)]);
+    let full = |at: u64, host, lasts: u64| {
+        let lasts = lasts * SECOND;
+        fault(at * SECOND, Fault::FullDisk { host, lasts })
+    };
+    let parts = vec![
+        full(5, Host::Master(0), 6),
+        full(14, Host::Agent(0), 5),
+        full(18, Host::Agent(1), 20),
+        full(24, Host::Master(1), 4),
+        full(32, Host::Master(2), 4),
+    ];
+    plan(shape, parts)
+}
+
+fn upgrade(seed: u64) -> Plan {
+    let shape = shape(seed, vec![Style::batch(), Style::service(4)]);
+    let newer = |at: u64, master| {
+        let lasts = SECOND;
+        fault(at * SECOND, Fault::Upgrade { master, lasts })
+    };
+    let raise = |at: u64| (at * SECOND, Part::Act(Act::RaiseVersion));
+    let parts = vec![
+        newer(6, 0),
+        raise(9),
+        newer(12, 1),
+        raise(16),
+        newer(19, 2),
+        raise(26),
+        fault(
+            32 * SECOND,
+            Fault::CrashMaster {
+                master: 0,
+                lead: true,
+                power: false,
+                lasts: SECOND,
+            },
+        ),
+    ];
+    plan(shape, parts)
+}
