@@ -32,6 +32,15 @@ bench: setup ## Launch rates over real sockets; see `tepui-bench --help` for mor
 	target/release/tepui-bench launch
 	target/release/tepui-bench docker
 
+# MINUTES, or SEEDS=first..last; arguments of its own: target/release/tepui-sim help
+MINUTES ?= 3
+SEEDS ?=
+
+sim: setup ## Whole clusters under faults from random seeds; prints the shortest history of each failure
+	$(CARGO) build --release -p tepui-sim
+	target/release/tepui-sim scenarios
+	target/release/tepui-sim run $(SEEDS) $(if $(SEEDS),,--minutes $(MINUTES))
+
 images: setup ## Container images from what is built here, no outside registry
 	@scripts/images.sh
 

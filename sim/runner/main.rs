@@ -127,7 +127,8 @@ fn one_seed(arguments: &Arguments, seed: u64, totals: &Mutex<Totals>) {
     if arguments.no_shrink {
         return;
     }
-    let shortest = shrink(&plan, violation, SHRINK_RUNS);
+    let fails = |plan: &Plan| run(plan.clone(), Looking::FAST).violation;
+    let shortest = shrink(&plan, violation, SHRINK_RUNS, fails);
     let mut text = format!(
         "  shortest history of seed {seed} ({} of {} parts, {} runs): {}\n",
         shortest.kept.len(),

@@ -306,6 +306,8 @@ impl Agent {
                 "MULTI_ROLE",
                 "HIERARCHICAL_ROLE",
                 "RESERVATION_REFINEMENT",
+                "RESOURCE_PROVIDER",
+                "RESIZE_VOLUME",
                 "AGENT_OPERATION_FEEDBACK",
             ]
             .map(str::to_owned)

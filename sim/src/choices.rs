@@ -245,7 +245,10 @@ impl Reserver<'_> {
             Some((persistence.id.clone(), it.clone()))
         });
         for (id, resource) in own.collect::<Vec<_>>() {
-            let used = store.volumes.get(&id).map_or(USES, |it| it.used);
+            // Another framework of the role may have volumes, too.
+            let Some(used) = store.volumes.get(&id).map(|it| it.used) else {
+                continue;
+            };
             if used >= USES || core.quiet && random.chance(300) {
                 core.checkers.volumes.destroy(&id);
                 operations.push(self.destroy(&id, resource.clone()));

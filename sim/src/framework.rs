@@ -762,8 +762,9 @@ impl Framework {
         note!(
             core,
             self.host(),
-            "hears that operation {id} is {}",
-            state.as_str_name()
+            "hears that operation {id} is {} {:?}",
+            state.as_str_name(),
+            status.message
         );
         let (Some(uuid), Some(operation_id)) = (status.uuid, status.operation_id) else {
             return;

@@ -385,7 +385,10 @@ fn persistent_data(seed: u64) -> Plan {
         vec![
             Style::batch(),
             Style::of(Kind::Reserver),
-            Style::of(Kind::Reserver),
+            Style {
+                role: "other".to_owned(),
+                ..Style::of(Kind::Reserver)
+            },
         ],
     );
     let mut parts = Vec::new();

@@ -218,7 +218,9 @@ impl World {
                 .on(agent.number)
                 .into_iter()
                 .collect();
-            if volumes != folders {
+            // Data of an agent that is no more is not destroyed either.
+            let renamed = self.core.checkers.tasks.was_renamed(agent.number);
+            if !(volumes == folders || renamed && volumes.is_subset(&folders)) {
                 return Some(format!(
                     "agent {} has the volumes {folders:?}, and the log says {volumes:?}",
                     agent.number

@@ -1,11 +1,6 @@
 //! The shortest history that still fails: a plan with fewer parts, less time, a better network.
 
-use crate::{
-    clock::SECOND,
-    core::Violation,
-    plan::Plan,
-    world::{Looking, run},
-};
+use crate::{clock::SECOND, core::Violation, plan::Plan};
 
 /// What is left of a plan; enough to make it again from its seed.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,13 +28,14 @@ impl Shortest {
     }
 }
 
-struct Search {
+struct Search<F> {
     whole: Plan,
     best: Shortest,
     most: usize,
+    fails: F,
 }
 
-impl Search {
+impl<F: Fn(&Plan) -> Option<Violation>> Search<F> {
     /// Whether a shorter plan fails the same checker; it is the best one then.
     fn attempt(&mut self, kept: Vec<usize>, length: u64, calm: bool) -> bool {
         if self.best.runs >= self.most {
@@ -52,8 +48,7 @@ impl Search {
             calm,
             ..self.best.clone()
         };
-        let outcome = run(candidate.of(self.whole.clone()), Looking::FAST);
-        match outcome.violation {
+        match (self.fails)(&candidate.of(self.whole.clone())) {
             Some(violation) if violation.checker == self.best.violation.checker => {
                 self.best = Shortest {
                     violation,
@@ -90,8 +85,13 @@ impl Search {
     }
 }
 
-/// Looks for the shortest history, in at most so many runs.
-pub fn shrink(whole: &Plan, violation: Violation, most: usize) -> Shortest {
+/// Looks for the shortest history of those that fail the same checker, in at most so many runs.
+pub fn shrink(
+    whole: &Plan,
+    violation: Violation,
+    most: usize,
+    fails: impl Fn(&Plan) -> Option<Violation>,
+) -> Shortest {
     let length = whole.shape.length;
     let mut search = Search {
         whole: whole.clone(),
@@ -103,6 +103,7 @@ pub fn shrink(whole: &Plan, violation: Violation, most: usize) -> Shortest {
             runs: 0,
         },
         most,
+        fails,
     };
     // What comes after the failure is not needed, if it did not take the end to see it.
     if violation.at < length {

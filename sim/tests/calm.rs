@@ -8,7 +8,11 @@ use tepui_sim::{
 
 fn run(seed: u64, thoroughness: Thoroughness) -> Outcome {
     let plan = Plan {
-        shape: Shape::calm(seed),
+        shape: Shape {
+            agents: 2,
+            length: 12_000_000_000,
+            ..Shape::calm(seed)
+        },
         parts: Vec::new(),
     };
     let looking = Looking {
@@ -23,15 +27,6 @@ fn tasks_run_and_are_acknowledged() {
     let outcome = run(1, Thoroughness::Every);
     assert_eq!(outcome.violation, None);
     let numbers = outcome.numbers;
-    assert!(numbers.lives > 50, "{numbers:?}");
+    assert!(numbers.lives > 25, "{numbers:?}");
     assert_eq!(numbers.terms, 1, "nothing gives cause for an election");
-}
-
-#[test]
-fn a_seed_is_a_history() {
-    let sampled = |seed| run(seed, Thoroughness::Sampled);
-    let (first, again, other) = (sampled(7), sampled(7), sampled(8));
-    assert_eq!(first.hash, again.hash);
-    assert_eq!(first.numbers, again.numbers);
-    assert_ne!(first.hash, other.hash);
 }

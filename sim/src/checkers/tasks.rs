@@ -44,6 +44,8 @@ struct AgentLog {
     troubles: Vec<u64>,
     // Somebody drained it or marked it gone.
     condemned: bool,
+    // It became somebody else.
+    renamed: bool,
 }
 
 /// See the module's documentation.
@@ -61,14 +63,14 @@ impl Tasks {
     pub(super) fn new(shape: &Shape) -> Tasks {
         let timing = shape.timing;
         let patience = (timing.ping * u64::from(timing.pings)).min(timing.reregister);
-        // Clocks may run this much too fast; the last second is the way there and back.
+        // Clocks may run this much too fast and leap; the rest is the way there and back.
         let drift = 2 * shape.drift.unsigned_abs().max(SECOND / 1000);
         let patience = patience - (patience as u128 * drift as u128 / SECOND as u128) as u64;
         Tasks {
             asked: BTreeMap::new(),
             agents: vec![AgentLog::default(); shape.agents],
             removed: BTreeMap::new(),
-            patience: patience.saturating_sub(SECOND),
+            patience: patience.saturating_sub(4 * SECOND),
         }
     }
 
@@ -202,6 +204,14 @@ impl Tasks {
     /// An agent has ended for good, and comes back as somebody else.
     pub fn left(&mut self, agent: usize) {
         self.trouble(agent, 0);
+        if let Some(it) = self.agents.get_mut(agent) {
+            it.renamed = true;
+        }
+    }
+
+    /// Whether an agent was somebody else before, of whom data may be left on its disk.
+    pub fn was_renamed(&self, agent: usize) -> bool {
+        self.agents.get(agent).is_some_and(|it| it.renamed)
     }
 
     /// An operator drains an agent or marks it gone.
