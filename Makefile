@@ -8,7 +8,7 @@ ifneq ($(MULTIARCH),)
 export ROCKSDB_LIB_DIR ?= /usr/lib/$(MULTIARCH)
 endif
 
-.PHONY: run test torture lint bench images setup
+.PHONY: run test torture sim lint bench images setup
 
 run: setup ## Build, start a cluster on 127.0.0.1, run a small workload, stay up until Ctrl-C
 	@echo "==> building (the first time takes a few minutes)"

@@ -177,6 +177,8 @@ impl Process {
                         core.send(conn, End::Client, Frame::Closed);
                     }
                 }
+                // Nobody watches variables here.
+                Destination::Watch(_) => {}
                 Destination::Scheduler(id) => self.tell_scheduler(body, core, id, message),
                 Destination::Agent(id) => self.tell_agent(body, core, id, message),
             }
