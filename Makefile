@@ -8,11 +8,14 @@ ifneq ($(MULTIARCH),)
 export ROCKSDB_LIB_DIR ?= /usr/lib/$(MULTIARCH)
 endif
 
+# What an operator runs.
+PRODUCT := --bin tepui --bin tepui-master --bin tepui-agent --bin tepui-shim
+
 .PHONY: run test torture sim lint bench images setup
 
 run: setup ## Build, start a cluster on 127.0.0.1, run a small workload, stay up until Ctrl-C
 	@echo "==> building (the first time takes a few minutes)"
-	@$(CARGO) build --release --bins
+	@$(CARGO) build --release $(PRODUCT)
 	@scripts/run.sh
 
 test: setup ## Every test, from nothing
@@ -20,7 +23,7 @@ test: setup ## Every test, from nothing
 	@scripts/test.sh
 
 torture: setup ## Masters and agents killed, paused, cut off and filled up under load, for minutes
-	$(CARGO) build --release --workspace --bins
+	$(CARGO) build --release $(PRODUCT) --bin torture
 	target/release/torture
 
 lint: setup ## Formatting and clippy, as CI wants them
@@ -28,7 +31,7 @@ lint: setup ## Formatting and clippy, as CI wants them
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 bench: setup ## Launch rates over real sockets; see `tepui-bench --help` for more
-	$(CARGO) build --release --bins
+	$(CARGO) build --release $(PRODUCT) --bin tepui-bench
 	target/release/tepui-bench launch
 	target/release/tepui-bench docker
 

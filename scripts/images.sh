@@ -12,7 +12,7 @@ dev) target=${CARGO_TARGET_DIR:-target}/debug ;;
 *) echo "images: PROFILE is release or dev, not $profile" >&2; exit 2 ;;
 esac
 if [ "${SKIP_BUILD:-}" = "" ]; then
-    ${CARGO:-cargo} build --profile "$profile" --bins
+    ${CARGO:-cargo} build --profile "$profile" --bin tepui --bin tepui-master --bin tepui-agent --bin tepui-shim
 fi
 
 # copy_with_libraries BINARY ROOT
