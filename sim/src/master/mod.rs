@@ -62,6 +62,8 @@ pub enum Event {
     },
     /// Rows have come; `None` when they did not.
     RowsCome(Option<Box<Copied>>),
+    /// The link to a peer broke.
+    LinkLost(NodeId),
     /// An invitation of an agent has had its time.
     InvitationLate(u64),
     /// What became of the rows that a peer was promised.
@@ -86,6 +88,7 @@ impl Event {
             Event::RowsAsked { .. } => 7,
             Event::RowsCome(_) => 8,
             Event::RowsReport { .. } => 9,
+            Event::LinkLost(peer) => 11 ^ peer << 4,
             Event::InvitationLate(session) => 10 ^ session << 4,
         }
     }
@@ -145,8 +148,10 @@ pub struct Process {
     pub(crate) thread: machine::Thread,
     door: door::Door,
     links: links::Links,
-    /// Rows are on their way; until then nothing is applied or written.
-    installing: Option<rows::Install>,
+    /// A ticket whose rows are on their way.
+    fetch: Option<rows::Fetch>,
+    /// Rows that have come, until the node says whether they are needed.
+    fetched: Option<RowStore>,
 }
 
 /// A master.
@@ -230,7 +235,16 @@ impl Master {
         core.resume(host);
         match power {
             true => core.set_dark(host, true),
-            false => core.hang_up(host),
+            false => {
+                core.hang_up(host);
+                for other in (0..core.shape.masters).filter(|it| *it != self.body.number) {
+                    if !core.net.is_cut(host, Host::Master(other)) {
+                        let (delay, life) = (core.net.delay(), core.life(other));
+                        let event = Event::LinkLost(self.body.id);
+                        core.after(delay, WorldEvent::Master(other, life, event));
+                    }
+                }
+            }
         }
     }
 
@@ -311,6 +325,10 @@ impl Master {
             Event::InvitationLate(session) => {
                 process.invitation_late(body, core, session);
                 Ok(())
+            }
+            Event::LinkLost(peer) => {
+                process.raft.node.leader_lost(peer);
+                process.drain_node(body, core)
             }
             Event::RowsReport { peer, arrived } => {
                 process.raft.node.report_rows(peer, arrived);

@@ -44,8 +44,11 @@ pub(crate) struct Raft {
     // Index of an entry, and bytes of all entries up to it, both rising.
     marks: VecDeque<(u64, u64)>,
     logged: u64,
-    /// Who promised rows last.
-    pub(super) promised_by: Option<NodeId>,
+    // Proposals that wait for the end of an attempt to hand leadership over.
+    held: VecDeque<(u64, u64, Bytes)>,
+    // The newest confirmation asked for, and the one on its way: it stands for all before it.
+    asked: Option<u64>,
+    asking: Option<u64>,
 }
 
 impl std::fmt::Debug for Raft {
@@ -93,14 +96,17 @@ impl Process {
                 flush_at: now,
                 marks: VecDeque::from([(node.last_index(), 0)]),
                 logged: 0,
-                promised_by: None,
+                held: VecDeque::new(),
+                asked: None,
+                asking: None,
                 node,
             },
             committed,
             thread: super::machine::Thread::default(),
             door: super::door::Door::default(),
             links: super::links::Links::default(),
-            installing: None,
+            fetch: None,
+            fetched: None,
         })
     }
 
@@ -134,9 +140,13 @@ impl Process {
         message: Bytes,
         ticket: Option<Ticket>,
     ) -> Result<(), Fatal> {
-        let before = self.installing.as_ref().map(|it| it.ticket);
-        if ticket.is_some() {
-            self.raft.promised_by = Some(from);
+        if let Some(ticket) = ticket {
+            match self.fetch.is_some() {
+                // One at a time: the sender promises them again.
+                true => self.report_rows(body, core, from, false),
+                false => self.fetch(body, core, from, message, ticket),
+            }
+            return Ok(());
         }
         match self.raft.node.step(message) {
             // A node that is no member any more may go on sending for a while.
@@ -145,19 +155,18 @@ impl Process {
             Err(StepError::NotForMe { .. }) => {}
             Err(error) => core.violate("raft", format!("from node {from}: {error}")),
         }
-        self.drain_node(body, core)?;
-        let after = self.installing.as_ref().map(|it| it.ticket);
-        if ticket.is_some() && after == before {
-            // It needs no rows after all.
-            self.report_rows(body, core, from, true);
-        }
-        Ok(())
+        self.drain_node(body, core)
     }
 
     /// Does what the node asks for, until it asks for nothing.
     pub(super) fn drain_node(&mut self, body: &mut Body, core: &mut Core) -> Result<(), Fatal> {
         let role = self.raft.node.role();
-        while let Some(ready) = self.raft.node.ready() {
+        loop {
+            self.propose_held(body, core);
+            self.ask_peers();
+            let Some(ready) = self.raft.node.ready() else {
+                break;
+            };
             self.handle_ready(ready, body, core)?;
         }
         if self.raft.node.role() != role {
@@ -178,14 +187,17 @@ impl Process {
             }
             self.raft.leading = 0;
             self.raft.confirmations.clear();
+            self.raft.held.clear();
+            self.raft.asked = None;
+            self.raft.asking = None;
             self.control(body, core, Control::Deposed);
         }
         for message in ready.messages {
             self.send_raft(body, core, message);
         }
-        // The log that begins anew behind a ticket must not be durable before the rows are.
-        if let Some(ticket) = ready.restore {
-            self.need_rows(body, core, ticket);
+        // Before the log that begins behind them.
+        if ready.restore.is_some() {
+            self.restore(body, core);
         }
         if let Some(persist) = ready.persist {
             if let Some((last, _)) = persist.batch.entries.last() {
@@ -205,6 +217,7 @@ impl Process {
                 <[u8; 8]>::try_from(read.context.as_ref()),
             ) {
                 let ticket = u64::from_be_bytes(ticket);
+                self.raft.asking = self.raft.asking.filter(|it| *it > ticket);
                 self.raft.confirmations.push_back((read.index, ticket));
             }
         }
@@ -221,7 +234,7 @@ impl Process {
         Ok(())
     }
 
-    /// Applies what is committed, or keeps it until the rows before it have come.
+    /// Applies what is committed.
     fn apply_all(
         &mut self,
         body: &mut Body,
@@ -229,10 +242,6 @@ impl Process {
         committed: Vec<Committed>,
         committed_to: Option<u64>,
     ) -> Result<(), Fatal> {
-        if let Some(install) = &mut self.installing {
-            install.keep(committed, committed_to);
-            return Ok(());
-        }
         for entry in committed {
             self.apply(body, core, entry)?;
         }
@@ -353,7 +362,7 @@ impl Process {
 
     /// Begins to write what waits, unless a write is under way or must wait for rows.
     pub(super) fn write_log(&mut self, body: &mut Body, core: &mut Core) {
-        if self.raft.writing > 0 || self.raft.log_queue.is_empty() || self.installing.is_some() {
+        if self.raft.writing > 0 || self.raft.log_queue.is_empty() {
             return;
         }
         self.raft.writing = self.raft.log_queue.len().min(MAX_GROUP);
@@ -439,11 +448,35 @@ impl Process {
             "the log and the machine's thread count proposals alike"
         );
         self.raft.sequence = sequence;
-        if let Err(error) = self.raft.node.propose(term, sequence, entry) {
-            note!(core, body.host(), "a proposal was refused: {error}");
-            self.raft.node.step_down();
-        }
+        self.raft.held.push_back((term, sequence, entry));
         self.drain_node(body, core)
+    }
+
+    /// Proposes what waits, unless leadership is being handed over: the attempt may fail.
+    fn propose_held(&mut self, body: &Body, core: &mut Core) {
+        while !self.raft.node.is_transferring()
+            && let Some((term, sequence, entry)) = self.raft.held.pop_front()
+        {
+            if let Err(error) = self.raft.node.propose(term, sequence, entry) {
+                note!(core, body.host(), "a proposal was refused: {error}");
+                // What this term's machine proposes later may rest on it.
+                if self.raft.leading == term {
+                    self.raft.node.step_down();
+                }
+            }
+        }
+    }
+
+    /// One question to the peers at a time.
+    fn ask_peers(&mut self) {
+        if self.raft.asking.is_none()
+            && let Some(ticket) = self.raft.asked.take()
+            && matches!(self.raft.node.role(), Role::Leader { .. })
+        {
+            self.raft.asking = Some(ticket);
+            let context = Bytes::copy_from_slice(&ticket.to_be_bytes());
+            self.raft.node.read_index(context);
+        }
     }
 
     /// Asks whether this master still leads.
@@ -453,8 +486,7 @@ impl Process {
         core: &mut Core,
         ticket: u64,
     ) -> Result<(), Fatal> {
-        let context = Bytes::copy_from_slice(&ticket.to_be_bytes());
-        self.raft.node.read_index(context);
+        self.raft.asked = self.raft.asked.max(Some(ticket));
         self.drain_node(body, core)
     }
 }

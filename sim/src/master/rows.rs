@@ -1,8 +1,8 @@
 //! Rows: written behind the log, and copied to a peer that lags behind it.
 //!
-//! A ticket alone travels as a message of the log. Who gets one asks for rows, stores them in
-//! place of its own by one rename, and goes on behind them; until then it writes no log and
-//! applies nothing.
+//! A ticket alone travels as a message of the log. Who gets one fetches rows first, and goes on as
+//! before meanwhile; then the node hears of the ticket, and if it says so they take the place of
+//! the rows that were there, before the log that begins behind them is written.
 
 use super::{Body, Event, Fatal, Process};
 use crate::{
@@ -13,8 +13,7 @@ use crate::{
     trace::note,
 };
 use bytes::Bytes;
-use std::collections::VecDeque;
-use tepui_replication_node::{Committed, NodeId, Origin, Ticket};
+use tepui_replication_node::{NodeId, Origin, StepError, Ticket};
 use tepui_state::ClusterState;
 
 /// Rows that changed, encoded.
@@ -28,30 +27,21 @@ pub struct Copied {
     rows: RowStore,
 }
 
-/// A master that waits for rows.
+/// A ticket whose rows are fetched.
 #[derive(Debug)]
-pub(super) struct Install {
-    pub(super) ticket: Ticket,
-    reporter: Option<NodeId>,
+pub(super) struct Fetch {
+    ticket: Ticket,
+    message: Bytes,
+    from: NodeId,
     tries: usize,
-    committed: VecDeque<Committed>,
-    committed_to: u64,
 }
 
-impl Install {
-    /// Committed behind the rows, and to be applied when they are there.
-    pub(super) fn keep(&mut self, committed: Vec<Committed>, committed_to: Option<u64>) {
-        self.committed.extend(committed);
-        self.committed_to = self.committed_to.max(committed_to.unwrap_or(0));
-    }
-}
+/// Tries until the sender of a ticket is told that nothing came of it.
+const TRIES: usize = 8;
 
 impl Process {
     /// Cuts the log behind what is flushed, and begins a flush when one is due.
     pub(super) fn write_behind(&mut self, body: &mut Body, core: &mut Core) {
-        if self.installing.is_some() {
-            return;
-        }
         let limits = core.shape.limits;
         if self.raft.flushing.is_none()
             && let Some(to) = self.cut(body.rows.applied, limits.keep_log)
@@ -94,59 +84,56 @@ impl Process {
 
     // ------------------------------------------------------------ copies
 
-    /// The node's log begins anew behind a ticket.
-    pub(super) fn need_rows(&mut self, body: &mut Body, core: &mut Core, ticket: Ticket) {
+    /// A ticket has come: its rows first.
+    pub(super) fn fetch(
+        &mut self,
+        body: &mut Body,
+        core: &mut Core,
+        from: NodeId,
+        message: Bytes,
+        ticket: Ticket,
+    ) {
         note!(
             core,
             body.host(),
-            "needs rows as of entry {} and has {}",
+            "is to have rows as of entry {} and has {}",
             ticket.index,
             self.raft.applied
         );
-        let reporter = self.raft.promised_by;
-        match &mut self.installing {
-            Some(install) => {
-                install.ticket = ticket;
-                install.reporter = reporter;
-                install.committed.clear();
-                install.committed_to = ticket.index;
-            }
-            None => {
-                // A flush under way would write over what is to come.
-                self.raft.flushing = None;
-                self.installing = Some(Install {
-                    ticket,
-                    reporter,
-                    tries: 0,
-                    committed: VecDeque::new(),
-                    committed_to: ticket.index,
-                });
-                self.ask_for_rows(body, core);
-            }
-        }
+        self.fetch = Some(Fetch {
+            ticket,
+            message,
+            from,
+            tries: 0,
+        });
+        self.ask_for_rows(body, core);
     }
 
     fn ask_for_rows(&mut self, body: &mut Body, core: &mut Core) {
-        let Some(install) = &mut self.installing else {
+        let Some(fetch) = &mut self.fetch else {
             return;
         };
-        let promised = install.reporter.and_then(|it| core.nodes.get(&it).copied());
-        let masters = core.shape.masters;
-        // Whoever promised them, then anybody.
-        let from = (promised.unwrap_or(0) + install.tries / 3) % masters;
-        install.tries += 1;
-        let cut = from == body.number || core.net.is_cut(body.host(), Host::Master(from));
-        if cut || core.is_dark(Host::Master(from)) {
+        fetch.tries += 1;
+        let (from, ticket) = (fetch.from, fetch.ticket);
+        let source = core.nodes.get(&from).copied();
+        let source = source.filter(|it| *it != body.number && fetch.tries <= TRIES);
+        let Some(source) = source else {
+            self.fetch = None;
+            self.report_rows(body, core, from, false);
+            return;
+        };
+        let host = Host::Master(source);
+        if core.net.is_cut(body.host(), host) || core.is_dark(host) {
             body.later(core, SECOND / 4, Event::RowsCome(None));
             return;
         }
         let event = Event::RowsAsked {
             by: body.number,
             life: body.life,
-            ticket: install.ticket,
+            ticket,
         };
-        let (delay, life) = (core.net.delay(), core.life(from));
-        core.after(delay, WorldEvent::Master(from, life, event));
+        let (delay, life) = (core.net.delay(), core.life(source));
+        core.after(delay, WorldEvent::Master(source, life, event));
         // Who asks a process that is gone waits for nothing.
         body.later(core, 2 * SECOND, Event::RowsCome(None));
     }
@@ -160,9 +147,6 @@ impl Process {
         life: u64,
         ticket: Ticket,
     ) {
-        if self.installing.is_some() {
-            return;
-        }
         if body.rows.applied < ticket.index {
             if self.raft.applied >= ticket.index {
                 if self.raft.flushing.is_none() {
@@ -195,29 +179,53 @@ impl Process {
         core: &mut Core,
         rows: Option<Box<Copied>>,
     ) -> Result<(), Fatal> {
-        let Some(install) = &self.installing else {
+        let Some(fetch) = &self.fetch else {
             return Ok(());
         };
         let whole = rows.filter(|it| {
             let from = Host::Master(it.from);
             core.life(it.from) == it.life
                 && !core.net.is_cut(from, body.host())
-                && it.rows.applied >= install.ticket.index
+                && it.rows.applied >= fetch.ticket.index
         });
-        let Some(copied) = whole else {
+        let (Some(copied), false) = (whole, body.full) else {
             self.ask_for_rows(body, core);
             return Ok(());
+        };
+        let Some(fetch) = self.fetch.take() else {
+            return Ok(());
+        };
+        let Some(origin) = copied.rows.stamp.clone() else {
+            return Ok(());
+        };
+        self.fetched = Some(copied.rows);
+        match self.raft.node.step_with_rows(fetch.message, &origin) {
+            Ok(()) | Err(StepError::Stranger { .. } | StepError::NotForMe { .. }) => {}
+            Err(error) => core.violate("raft", format!("a ticket: {error}")),
+        }
+        self.drain_node(body, core)?;
+        if self.fetched.take().is_some() {
+            note!(core, body.host(), "does not need the rows");
+        }
+        self.report_rows(body, core, fetch.from, true);
+        Ok(())
+    }
+
+    /// The rows that were fetched take the place of those that are there.
+    pub(super) fn restore(&mut self, body: &mut Body, core: &mut Core) {
+        let Some(rows) = self.fetched.take() else {
+            core.violate("raft", "a log begins anew without its rows".to_owned());
+            return;
         };
         note!(
             core,
             body.host(),
             "takes over rows as of entry {}",
-            copied.rows.applied
+            rows.applied
         );
-        let Some(install) = self.installing.take() else {
-            return Ok(());
-        };
-        body.rows = copied.rows;
+        // A flush under way would write over them.
+        self.raft.flushing = None;
+        body.rows = rows;
         core.checkers.durability.rows(body.id, body.rows.applied);
         match ClusterState::load_supporting(body.supported, body.rows.rows.iter()) {
             Ok(state) => self.committed = state,
@@ -225,16 +233,5 @@ impl Process {
         }
         self.raft.applied = body.rows.applied;
         core.checkers.history.start(body.number, body.rows.applied);
-        for entry in install.committed {
-            self.apply(body, core, entry)?;
-        }
-        self.raft.applied = self.raft.applied.max(install.committed_to);
-        self.raft.node.advance_applied(install.committed_to);
-        if let Some(reporter) = install.reporter {
-            self.report_rows(body, core, reporter, true);
-        }
-        self.drain_node(body, core)?;
-        self.write_log(body, core);
-        Ok(())
     }
 }
