@@ -236,7 +236,10 @@ impl Settings {
             |name: &str, default: u64| flags.duration(name).unwrap_or(Duration::from_secs(default));
         Ok(Settings {
             listen: SocketAddr::new(listen_ip, port(&flags, "port")?.unwrap_or(5051)),
-            masters: Detector::parse(flags.required("master")?)?,
+            masters: Detector::parse(
+                flags.required("master")?,
+                duration("zk_session_timeout", 10),
+            )?,
             authorization: authorization(&flags)?,
             authority: accounts::authority(&flags, "http_credentials", REALMS)?,
             resources: resources::total(flags.text("resources"), default_role, &work_dir)?,
@@ -485,7 +488,7 @@ mod tests {
     #[test]
     fn flags_that_cannot_be_used_are_named() {
         for (flag, name) in [
-            ("--master=zk://x/y", "ZooKeeper"),
+            ("--master=zk://x", "--master"),
             ("--master=x/y", "--master"),
             ("--ip=x", "--ip"),
             ("--port=70000", "--port"),

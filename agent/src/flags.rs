@@ -200,7 +200,8 @@ const FLAGS: &[Flag] = &[
         Text,
         None,
         "Masters, host:port (5050 when left out), separated by commas; required. A name stands for \
-         all of its addresses, file://PATH for what the file holds. One master leads to the others.",
+         all of its addresses, file://PATH for what the file holds, zk://HOST:PORT,.../PATH for the \
+         leader that is published there. One master leads to the others.",
     ),
     Flag::new("port", Number, Some("5051"), "Port to listen on."),
     Flag::new("quiet", Bool, Some("false"), "Write no log."),
@@ -258,6 +259,12 @@ const FLAGS: &[Flag] = &[
         Path,
         None,
         "Folder for sandboxes and state; required.",
+    ),
+    Flag::new(
+        "zk_session_timeout",
+        Duration,
+        Some("10secs"),
+        "With --master=zk://: how long a silent connection to ZooKeeper is kept, 1secs to 1mins.",
     ),
 ];
 
@@ -354,10 +361,6 @@ const REFUSED: &[Refused] = &[
     (
         "systemd_enable_support",
         "tasks are kept apart from the agent's unit by shims",
-    ),
-    (
-        "zk_session_timeout",
-        "masters agree among themselves, without ZooKeeper",
     ),
 ];
 

@@ -17,7 +17,7 @@ use tepui_server::{
     auth::{Authority, Realm},
     flags::Flags,
     proto::json,
-    version,
+    version, zookeeper,
 };
 
 /// Everything that the master needs to start.
@@ -43,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) subscribers: usize,
     /// A request may make the machine panic.
     pub(crate) inject_panics: bool,
+    /// Where the leader is published.
+    pub(crate) zookeeper: Option<ZooKeeper>,
     /// Every flag that has a value.
     pub(crate) flags: Flags,
     /// Where other masters are listened to.
@@ -60,6 +62,30 @@ pub(crate) struct Settings {
     advertise_ip: Option<IpAddr>,
     advertise_port: Option<u16>,
     hostname: Option<String>,
+}
+
+/// What `--zk` and its companion say.
+#[derive(Debug, Clone)]
+pub(crate) struct ZooKeeper {
+    pub(crate) url: zookeeper::Url,
+    pub(crate) session_timeout: Duration,
+}
+
+impl ZooKeeper {
+    fn read(flags: &Flags) -> Result<Option<ZooKeeper>> {
+        let session_timeout = flags.duration("zk_session_timeout");
+        let session_timeout = session_timeout.unwrap_or(Duration::from_secs(10));
+        ensure!(
+            (1..=60).contains(&session_timeout.as_secs()),
+            "--zk_session_timeout: expected 1secs to 1mins"
+        );
+        let url = flags.text("zk").map(zookeeper::Url::parse).transpose();
+        let url = url.context("--zk")?;
+        Ok(url.map(|url| ZooKeeper {
+            url,
+            session_timeout,
+        }))
+    }
 }
 
 fn port(flags: &Flags, name: &str) -> Result<Option<u16>> {
@@ -310,6 +336,7 @@ impl Settings {
                     .unwrap_or(1000),
             )?,
             inject_panics: flags.bool(INJECT_PANICS),
+            zookeeper: ZooKeeper::read(&flags)?,
             advertise_ip: ip(&flags, "advertise_ip")?,
             advertise_port: port(&flags, "advertise_port")?,
             hostname: flags.text("hostname").map(str::to_owned),
@@ -447,6 +474,8 @@ mod tests {
             ("--agent_ping_timeout=1ms", "--agent_ping_timeout"),
             ("--authenticate_http_readonly", "--credentials"),
             ("--credentials=/nowhere", "--credentials"),
+            ("--zk=zk://somewhere", "--zk"),
+            ("--zk_session_timeout=1ms", "--zk_session_timeout"),
             ("--peers=a:1,b", "--peers"),
             ("--peers=a:1,a:1", "--peers"),
             ("--join=a:0", "--join"),

@@ -261,14 +261,22 @@ const FLAGS: &[Flag] = &[
         None,
         "Folder for the cluster's state; required.",
     ),
+    Flag::new(
+        "zk",
+        Text,
+        None,
+        "Where the leader publishes itself for old clients, zk://[user:password@]host:port,.../path; \
+         masters agree among themselves without it.",
+    ),
+    Flag::new(
+        "zk_session_timeout",
+        Duration,
+        Some("10secs"),
+        "How long ZooKeeper takes a silent master for alive, 1secs to 1mins.",
+    ),
 ];
 
 const REFUSED: &[Refused] = &[
-    ("zk", "masters agree among themselves, without ZooKeeper"),
-    (
-        "zk_session_timeout",
-        "masters agree among themselves, without ZooKeeper",
-    ),
     ("quorum", "the quorum is the majority of the masters"),
     (
         "registry",

@@ -33,6 +33,7 @@ use crate::{
         raft,
         sessions::Sessions,
         view_thread::{ViewHandle, ViewMessage},
+        zookeeper,
     },
 };
 use anyhow::{Context, Result, ensure};
@@ -64,12 +65,16 @@ const FLAGS_FOLDER: &str = "/etc/tepui-master";
 /// How often the file of `--whitelist` is looked at, as Mesos does.
 const WHITELIST_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How long a master that stops waits until ZooKeeper knows.
+const ZOOKEEPER_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A master that runs in this process.
 #[derive(Debug)]
 pub struct Handle {
     address: SocketAddr,
     stop: Stop,
     server: tokio::task::JoinHandle<()>,
+    zookeeper: Option<tokio::task::JoinHandle<()>>,
     intake: Arc<Intake<ReplicaEvent>>,
     view: ViewHandle,
     running: Arc<Mutex<Running>>,
@@ -105,6 +110,10 @@ impl Handle {
         self.stop.stop();
         // A panic of the server's task was logged; there is nothing left to stop then.
         let _ = self.server.await;
+        if let Some(zookeeper) = self.zookeeper {
+            // Its node goes with its session in any case.
+            let _ = tokio::time::timeout(ZOOKEEPER_PATIENCE, zookeeper).await;
+        }
         self.intake.control(Control::Stop);
         self.view.send(ViewMessage::Stop);
         let (threads, replica) = {
@@ -193,6 +202,8 @@ async fn start_with(flags: Flags) -> Result<Handle> {
     if let Some(path) = app.settings.whitelist.clone() {
         tokio::spawn(watch_whitelist(app.clone(), path));
     }
+    let zookeeper = app.settings.zookeeper.clone();
+    let zookeeper = zookeeper.map(|it| tokio::spawn(zookeeper::run(app.clone(), it)));
     let router = http::router(app.clone(), grpc::router(&app)?);
     let server = tokio::spawn(listener.serve(router, stop.clone()));
     Ok(Handle {
@@ -200,6 +211,7 @@ async fn start_with(flags: Flags) -> Result<Handle> {
         fatal: peers.fatal.subscribe(),
         stop,
         server,
+        zookeeper,
         intake,
         view,
         running,

@@ -92,7 +92,7 @@ fn errors_say_what_to_do_next() -> Result<()> {
     ensure!(error.contains("tepui local"), "{error}");
     for (arguments, names) in [
         (&["--prot=1"][..], "--port"),
-        (&["--work_dir=/tmp/x", "--zk=zk://somewhere"], "ZooKeeper"),
+        (&["--work_dir=/tmp/x", "--zk=zk://somewhere"], "--zk"),
         (&["--work_dir=/tmp/x", "--port=abc"], "--port"),
     ] {
         let output = Command::new(binary("tepui-master"))

@@ -1,13 +1,14 @@
 //! Where the agent looks for masters: the forms of `--master`.
 
 use crate::shell::master_links::Links;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
     time::Duration,
 };
+use tepui_server::zookeeper::{self, Url};
 
 /// The port of masters that are named without one.
 const PORT: u16 = 5050;
@@ -73,6 +74,8 @@ impl Place {
 pub(crate) enum Detector {
     /// Named by the operator.
     Named(Vec<Place>),
+    /// Published by the leader.
+    Published(Url, Duration),
 }
 
 impl Detector {
@@ -81,14 +84,21 @@ impl Detector {
     ///
     /// # Errors
     /// What is wrong, and what would be right.
-    pub(crate) fn parse(text: &str) -> Result<Detector> {
+    pub(crate) fn parse(text: &str, session_timeout: Duration) -> Result<Detector> {
+        if text.trim().starts_with("zk://") {
+            ensure!(
+                (1..=60).contains(&session_timeout.as_secs()),
+                "--zk_session_timeout: expected 1secs to 1mins"
+            );
+            let url = Url::parse(text).context("--master")?;
+            return Ok(Detector::Published(url, session_timeout));
+        }
         let mut places = Vec::new();
         let parts = text.split(|it: char| it == ',' || it.is_whitespace());
         for part in parts.filter(|it| !it.is_empty()) {
             ensure!(
-                !part.starts_with("zk://"),
-                "--master: masters agree among themselves, without ZooKeeper: name them, as in \
-                 --master=host1:5050,host2:5050"
+                !part.contains("zk://"),
+                "--master: zk:// stands alone, with commas between its servers only"
             );
             places.push(Place::parse(part)?);
         }
@@ -103,6 +113,8 @@ impl Detector {
     pub(crate) fn routes(&self) -> Vec<String> {
         match self {
             Detector::Named(places) => places.iter().map(Place::address).collect(),
+            // Usually in the same network.
+            Detector::Published(url, _) => url.servers().to_vec(),
         }
     }
 
@@ -110,7 +122,20 @@ impl Detector {
     pub(crate) async fn run(self, links: Arc<Links>) {
         match self {
             Detector::Named(places) => watch_names(&places, &links).await,
+            Detector::Published(url, timeout) => watch_published(url, timeout, &links).await,
         }
+    }
+}
+
+/// Follows the leader as it is published. One that is not published any more may lead all the
+/// same, and its links tell who the others are: it is forgotten only for another one.
+async fn watch_published(url: Url, session_timeout: Duration, links: &Arc<Links>) {
+    let mut detector = zookeeper::Detector::start(url, session_timeout);
+    loop {
+        if let Some(leader) = detector.leader() {
+            links.found(BTreeSet::from([leader]));
+        }
+        detector.changed().await;
     }
 }
 
@@ -170,8 +195,10 @@ async fn resolve(place: &Place) -> std::io::Result<BTreeSet<String>> {
 mod tests {
     use super::*;
 
+    const SESSION: Duration = Duration::from_secs(10);
+
     fn routes(text: &str) -> Vec<String> {
-        Detector::parse(text).unwrap().routes()
+        Detector::parse(text, SESSION).unwrap().routes()
     }
 
     #[test]
@@ -185,6 +212,7 @@ mod tests {
             routes("[::1]:5,::1,[::2]"),
             ["[::1]:5", "[::1]:5050", "[::2]:5050"]
         );
+        assert_eq!(routes("zk://a:1,b/x"), ["a:1", "b:2181"]);
         for bad in [
             "",
             " , ",
@@ -195,8 +223,10 @@ mod tests {
             ":5050",
             "[::1",
             "[::1]5",
+            "zk://a:1",
+            "a:1,zk://b:2/x",
         ] {
-            assert!(Detector::parse(bad).is_err(), "{bad:?}");
+            assert!(Detector::parse(bad, SESSION).is_err(), "{bad:?}");
         }
     }
 

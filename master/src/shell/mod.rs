@@ -23,3 +23,4 @@ pub(crate) mod sessions;
 pub(crate) mod survivors;
 pub(crate) mod view_thread;
 pub(crate) mod writes;
+pub(crate) mod zookeeper;

@@ -8,6 +8,7 @@
 
 pub mod value;
 
+use crate::zookeeper::Url;
 use clap::{Arg, ArgAction, Command, builder::StyledStr};
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -443,11 +444,15 @@ impl Flags {
         value::parse_size(self.text(name)?).ok()
     }
 
-    /// Every flag that has a value, as `/flags` shows it.
+    /// Every flag that has a value, as `/flags` shows it: passwords in `zk://` left out.
     pub fn rendered(&self) -> BTreeMap<String, String> {
+        let shown = |value: &String| match value.starts_with("zk://") {
+            true => Url::parse(value).map_or("zk://***".to_owned(), |it| it.to_string()),
+            false => value.clone(),
+        };
         self.values
             .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .map(|(name, value)| ((*name).to_owned(), shown(value)))
             .collect()
     }
 }
