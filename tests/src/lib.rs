@@ -10,3 +10,4 @@ pub mod masters;
 pub mod scheduler;
 pub mod story;
 pub mod torture;
+pub mod zookeeper;

@@ -257,9 +257,17 @@ impl Masters {
     /// # Errors
     /// When it does not register.
     pub fn add_agent(&mut self, flags: &[&str]) -> Result<usize> {
+        self.add_agent_of(&self.addresses(), flags)
+    }
+
+    /// The same with a `--master` of its own.
+    ///
+    /// # Errors
+    /// When it does not register.
+    pub fn add_agent_of(&mut self, master: &str, flags: &[&str]) -> Result<usize> {
         let index = self.agents.len();
         let work_dir = self.folder.path().join(format!("agent-{index}"));
-        let agent = start_agent(&work_dir, self.addresses(), free_port()?, flags)?;
+        let agent = start_agent(&work_dir, master, free_port()?, flags)?;
         self.agents.push(agent);
         self.wait_for_agent(index)?;
         Ok(index)
