@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 cargo=${CARGO:-cargo}
 echo "==> building the binaries"
-$cargo build --workspace --bins
+$cargo build --workspace --bins --examples
 echo "==> testing"
 if $cargo nextest --version >/dev/null 2>&1; then
     $cargo nextest run --workspace --no-fail-fast "$@"

@@ -168,10 +168,10 @@ impl Variables {
             .filter(|it| it.len() > MAX_RECENT_WRITES)?;
         let revision = *table.first_key_value()?.0;
         let slot = take(&mut self.writes, owner, &revision)?;
-        if let Some(ids) = self.indexes.by_id.get_mut(owner) {
-            if ids.get(&slot.row.write_id) == Some(&revision) {
-                ids.remove(&slot.row.write_id);
-            }
+        if let Some(ids) = self.indexes.by_id.get_mut(owner)
+            && ids.get(&slot.row.write_id) == Some(&revision)
+        {
+            ids.remove(&slot.row.write_id);
         }
         ledger.removed(RowKey::StateWrite(owner.clone(), revision), slot.hash());
         Some(revision)

@@ -180,7 +180,7 @@ fn see(watches: &mut BTreeMap<u64, Watch>, output: &Output) {
                 revision,
             } => {
                 assert_eq!(outgoing.needs, Needs::Leadership);
-                watch.known = variables.iter().map(|it| entry(it)).collect();
+                watch.known = variables.iter().map(entry).collect();
                 *revision
             }
             StateEvent::Set(it) => {

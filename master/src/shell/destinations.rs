@@ -295,7 +295,9 @@ impl Destinations {
                 }
                 Destination::Watch(id) => match message {
                     Message::StateEvent(event) => {
-                        if inner.watches.get(&id).is_some_and(|it| !it.send(event)) {
+                        let watch = inner.watches.get(&id);
+                        let kept = watch.is_none_or(|it| it.send(event));
+                        if !kept {
                             inner.watches.remove(&id);
                             slow.push(to);
                         }

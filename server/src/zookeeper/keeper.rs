@@ -8,7 +8,9 @@ use std::time::Duration;
 
 /// Between two rounds over all servers.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(5);
+/// Well below a session's time-out, or a server that was away for a moment would cost the
+/// session.
+const LAST_RETRY: Duration = Duration::from_secs(2);
 
 /// Keeps a session: each connection goes on with it as long as the servers know it.
 pub(super) struct Keeper {
