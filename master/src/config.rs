@@ -372,6 +372,11 @@ impl Settings {
         self.raft_advertise.is_some()
     }
 
+    /// `--raft_log_keep`, in bytes.
+    pub(crate) fn raft_log_keep(&self) -> u64 {
+        self.flags.number("raft_log_keep").unwrap_or(16 << 20)
+    }
+
     /// Length of a tick, and ticks of silence before an election at least.
     pub(crate) fn election_ticks(&self) -> (Duration, usize) {
         // Fifteen at the default of 150 ms; heartbeats take a fifth of it.

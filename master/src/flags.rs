@@ -214,6 +214,12 @@ const FLAGS: &[Flag] = &[
          nothing keeps strangers away.",
     ),
     Flag::new(
+        "raft_log_keep",
+        Number,
+        Some("16777216"),
+        "Bytes of the log kept for masters that lag behind; those that lag further get all rows.",
+    ),
+    Flag::new(
         "raft_port",
         Number,
         None,

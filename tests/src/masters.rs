@@ -298,6 +298,31 @@ impl Drop for Masters {
         for agent in &mut self.agents {
             let _ = agent.kill();
         }
+        // Tests return their failures: what the masters said would be lost.
+        if std::env::var_os("TEPUI_KEEP").is_some() {
+            for master in &self.masters {
+                if let Some(process) = &master.process {
+                    eprintln!("--- {} ---\n{}", process.log.display(), process.output());
+                }
+            }
+        }
         leftovers::remove(self.folder.path());
     }
+}
+
+/// What a command of `tepui master` answered: standard output, or standard error of a failure.
+///
+/// # Errors
+/// The command cannot be run, or failed.
+pub fn command(masters: &str, arguments: &[&str]) -> Result<String> {
+    let output = std::process::Command::new(cluster::binary("tepui"))
+        .args(["--master", masters, "master"])
+        .args(arguments)
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8(output.stdout)?)
 }

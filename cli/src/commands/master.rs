@@ -43,7 +43,7 @@ enum Command {
     Remove {
         /// Its id or one of its addresses, as `tepui master list` shows them
         #[arg(value_name = "ID|ADDRESS")]
-        master: String,
+        member: String,
         /// Even if the rest has no quorum at the moment
         #[arg(long)]
         force: bool,
@@ -113,7 +113,7 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
     match options.command {
         Command::List => list(context).await?,
         Command::Add { address, no_wait } => add(context, &address, no_wait).await?,
-        Command::Remove { master, force } => remove(context, &master, force).await?,
+        Command::Remove { member, force } => remove(context, &member, force).await?,
         Command::Transfer { to } => {
             let answer = ask(context, "transfer", &json!({ "to": to })).await?;
             tell(
@@ -226,7 +226,7 @@ async fn add(context: &Context, address: &str, no_wait: bool) -> Result<()> {
     tell(context, &answer, &sentence)
 }
 
-async fn remove(context: &Context, master: &str, force: bool) -> Result<()> {
+async fn remove(context: &Context, member: &str, force: bool) -> Result<()> {
     let list = masters(context).await?;
     let is_leader = api::list(list, "masters")?.iter().any(|it| {
         let names = [
@@ -234,7 +234,7 @@ async fn remove(context: &Context, master: &str, force: bool) -> Result<()> {
             text(it, "address").to_owned(),
             text(it, "raft_address").to_owned(),
         ];
-        it["role"] == "leader" && names.iter().any(|it| it == master)
+        it["role"] == "leader" && names.iter().any(|it| it == member)
     });
     if is_leader {
         ask(context, "transfer", &json!({})).await?;
@@ -242,7 +242,7 @@ async fn remove(context: &Context, master: &str, force: bool) -> Result<()> {
     let answer = ask(
         context,
         "remove",
-        &json!({ "master": master, "force": force }),
+        &json!({ "master": member, "force": force }),
     )
     .await?;
     let sentence = format!("master {} is removed", answer["removed"]);

@@ -157,6 +157,7 @@ async fn list(peers: &Peers) -> Result<Value, Failure> {
         "leader": leader,
         "answered_by": own,
         "applied": status.applied,
+        "cut": status.cut_index,
         "masters": masters.collect::<Vec<_>>(),
     }))
 }

@@ -221,6 +221,7 @@ pub(crate) fn start(
     let mut options = Options::new(&peers.store, identity);
     options.seed = rand::random();
     (options.tick, options.election_ticks) = settings.election_ticks();
+    options.keep_log_bytes = settings.raft_log_keep();
     options.heartbeat_ticks = options.election_ticks / 5;
     let store = Store::open(&options)?;
     let state = fetch::load(store.rows())?;

@@ -185,7 +185,9 @@ async fn try_redeem(
     from: NodeId,
     ticket: Bytes,
 ) -> Result<()> {
-    let member = peers.note(from).context("its address is not known")?;
+    let member = peers
+        .whereabouts(from)
+        .context("its address is not known")?;
     let rows = copy(
         &peers.security,
         &member.raft_address,

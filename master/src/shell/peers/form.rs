@@ -197,7 +197,9 @@ async fn greet(peers: &Peers, address: &str) -> Result<Greeting> {
     let ask = async {
         let channel = peers.security.connect(address).await?;
         let mut client = PeerClient::new(channel);
-        Ok(client.greet(peers.greeting()).await?.into_inner())
+        let answer = client.greet(peers.greeting()).await;
+        let answer = answer.map_err(|status| refusal(peers, address, &status))?;
+        Ok(answer.into_inner())
     };
     tokio::time::timeout(super::PATIENCE, ask)
         .await
@@ -257,7 +259,7 @@ async fn join_through(peers: &Arc<Peers>, address: &str) -> Result<()> {
         let asked = tokio::time::timeout(Duration::from_secs(30), client.join(candidate)).await;
         let admission = asked
             .with_context(|| format!("master {address} does not answer"))?
-            .map_err(|status| anyhow::anyhow!("master {address}: {}", status.message()))?
+            .map_err(|status| refusal(peers, &address, &status))?
             .into_inner();
         if !admission.leader.is_empty() {
             address = admission.leader;
@@ -306,6 +308,19 @@ async fn take_part(peers: &Arc<Peers>, leader: &str, admission: Admission) -> Re
         "master {leader} sent rows of before this one was admitted"
     );
     make(peers, identity, members, Some(rows)).await
+}
+
+/// Why a question was not answered. A server that asks for a proof closes the connection of a
+/// client that has none, without a word that the client could read.
+fn refusal(peers: &Peers, address: &str, status: &tonic::Status) -> anyhow::Error {
+    let silent = std::error::Error::source(status).is_some();
+    match silent && peers.security.is_open() {
+        true => anyhow::anyhow!(
+            "master {address} closed the connection: does it ask for a --cluster_key_file or for \
+             certificates, which this one lacks?"
+        ),
+        false => anyhow::anyhow!("master {address}: {}", status.message()),
+    }
 }
 
 /// The members of a cluster with one master.

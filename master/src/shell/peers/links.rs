@@ -99,7 +99,7 @@ async fn keep(peers: Arc<Peers>, peer: NodeId) {
 
 /// One link, until it ends.
 async fn hold(peers: &Arc<Peers>, membership: &Membership, peer: NodeId) -> Result<()> {
-    let Some(member) = peers.note(peer) else {
+    let Some(member) = peers.whereabouts(peer) else {
         bail!("its address is not known");
     };
     let channel = peers.security.connect(&member.raft_address).await?;

@@ -166,10 +166,16 @@ impl Peers {
         note(&self.members.borrow(), id)
     }
 
+    /// Where a member is: as it says itself, which the log may not have yet, or as is noted.
+    pub(crate) fn whereabouts(&self, id: NodeId) -> Option<Member> {
+        let heard = lock(&self.heard).get(&id).cloned();
+        heard.or_else(|| self.note(id))
+    }
+
     /// Where the leader's service is, when known.
     pub(crate) fn leader_raft_address(&self) -> Option<String> {
         let leader = (*self.leader.borrow())?;
-        self.note(leader).map(|it| it.raft_address)
+        self.whereabouts(leader).map(|it| it.raft_address)
     }
 
     /// The first frame of a link to a member.
