@@ -46,7 +46,7 @@ use std::{
     time::Duration,
 };
 use tepui_master_machine::input::{Input, OperatorRequest};
-use tepui_replication::{Identity, Replica, Store};
+use tepui_replication::{Identity, OpenError, Replica, Salvage, Store};
 use tepui_server::{
     files::Files,
     flags::{Error as FlagsError, Flags},
@@ -180,7 +180,23 @@ async fn start_with(flags: Flags) -> Result<Handle> {
         replica: None,
     }));
     if Store::exists(&peers.store) {
-        replicate(&app, &running).await?;
+        if let Err(error) = replicate(&app, &running).await {
+            let salvage = salvage(&peers, &error).await.ok_or(error)?;
+            let (app, running) = (app.clone(), running.clone());
+            tokio::spawn(async move {
+                let fetched = tokio::select! {
+                    fetched = form::fetch_again(&app.peers, &salvage) => fetched,
+                    () = app.stop.stopped() => return,
+                };
+                let begun = match fetched {
+                    Ok(()) => replicate(&app, &running).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = begun {
+                    app.peers.give_up(format!("{error:#}"));
+                }
+            });
+        }
     } else {
         // Others must answer first: meanwhile this one says that nobody leads.
         let (app, running) = (app.clone(), running.clone());
@@ -277,9 +293,40 @@ async fn peers(
         board.clone(),
         offers,
         stop.clone(),
-    ));
-    tokio::spawn(service::serve(peers.clone(), listener));
+    )?);
+    let listener = listener.into_std()?;
+    let served = peers.clone();
+    peers.runtime.spawn(async move {
+        match TcpListener::from_std(listener) {
+            Ok(listener) => service::serve(served, listener).await,
+            Err(error) => served.give_up(format!("--raft_port: {error}")),
+        }
+    });
     Ok((peers, offered))
+}
+
+/// What is left of a store that cannot be opened, if it can go on with other masters' rows: its
+/// log must be whole, and there must be others.
+async fn salvage(peers: &Arc<Peers>, error: &anyhow::Error) -> Option<Salvage> {
+    let damaged = matches!(
+        error.downcast_ref::<OpenError>(),
+        Some(OpenError::Corrupted { .. } | OpenError::RowsMissing { .. })
+    );
+    if !damaged {
+        return None;
+    }
+    let store = peers.store.clone();
+    let salvaged = tokio::task::spawn_blocking(move || Store::salvage(&store)).await;
+    let salvage = salvaged.ok()?.ok()?;
+    let others = salvage.members.ids().len() > 1;
+    if others {
+        let error = format!("{error:#}");
+        tracing::error!(
+            error,
+            "the rows are lost, the log is whole: fetching the rows of another master"
+        );
+    }
+    others.then_some(salvage)
 }
 
 /// Opens the store and starts everything that rests on it.
@@ -322,8 +369,9 @@ async fn replicate(app: &Arc<App>, running: &Mutex<Running>) -> Result<()> {
     running.threads.push(machine_thread);
     running.replica = Some(replica);
     drop(running);
-    tokio::spawn(links::run(app.peers.clone()));
-    tokio::spawn(keeper::run(app.peers.clone()));
+    let runtime = &app.peers.runtime;
+    runtime.spawn(links::run(app.peers.clone()));
+    runtime.spawn(keeper::run(app.peers.clone()));
     Ok(())
 }
 

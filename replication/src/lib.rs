@@ -40,7 +40,7 @@ pub use listener::{BoxError, Listener, RowChange, RowChanges};
 pub use options::Options;
 pub use replica::{Full, Handle, Permit, Position, ProposeError, Replica, Status};
 pub use rocks::DiskFailure;
-pub use store::{Identity, OpenError, Row, Store};
+pub use store::{Identity, OpenError, Row, Salvage, Store};
 pub use tepui_replication_node::{
     Committed, MemberChange, Members, NodeId, Origin, Outgoing, Peer, Role, StepError, Ticket,
 };

@@ -110,6 +110,16 @@ impl LogDb {
         Ok(self.0.get(RECORD)?.map(Bytes::from))
     }
 
+    /// Reads everything, which finds damaged blocks.
+    pub(crate) fn verify(&self) -> Result<(), DiskFailure> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        for item in self.0.iterator_opt(IteratorMode::Start, options) {
+            item?;
+        }
+        Ok(())
+    }
+
     /// Index of the last entry; 0 when there is none.
     pub(crate) fn last_index(&self) -> Result<u64, DiskFailure> {
         let mode = IteratorMode::From(&AFTER_ITEMS, Direction::Reverse);

@@ -46,6 +46,15 @@ impl Identity {
     }
 }
 
+/// What is left of a store without its rows.
+#[derive(Clone, Debug)]
+pub struct Salvage {
+    /// Which store it is.
+    pub identity: Identity,
+    /// The members, as of the last entry that was applied.
+    pub members: Members,
+}
+
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -70,6 +79,12 @@ pub enum OpenError {
         /// What RocksDB said.
         #[source]
         source: DiskFailure,
+    },
+    /// Its log is there and its rows are not.
+    #[error("store {} cannot be used: its folder rows is missing or empty", dir.display())]
+    RowsMissing {
+        /// The folder.
+        dir: PathBuf,
     },
     /// Its parts do not belong together, or contradict each other.
     #[error("store {} cannot be used: {text}", dir.display())]
@@ -174,7 +189,7 @@ impl Store {
             (Some(_), Some(_)) => {
                 return Err(inconsistent("its folders log and rows are of two stores"));
             }
-            (None, Some(_)) => return Err(inconsistent("its folder rows is missing or empty")),
+            (None, Some(_)) => return Err(OpenError::RowsMissing { dir }),
             (Some(_), None) if applied > 0 => {
                 return Err(inconsistent("its folder log is missing or empty"));
             }
@@ -281,6 +296,40 @@ impl Store {
         let mut name = dir.file_name().unwrap_or_default().to_owned();
         name.push(".new");
         dir.with_file_name(name)
+    }
+
+    /// What a store whose rows are damaged or missing still says, as long as its log is whole: with
+    /// rows of another master ([`FetchedRows::replace`]) it is as good as before, and it has
+    /// forgotten neither votes nor entries.
+    ///
+    /// # Errors
+    /// The log is damaged too, in use, or of nothing.
+    pub fn salvage(dir: &Path) -> Result<Salvage, OpenError> {
+        let inconsistent = |text: String| OpenError::Inconsistent {
+            dir: dir.to_owned(),
+            text,
+        };
+        let log = LogDb::open(&dir.join("log"), false).map_err(|it| match it {
+            OpenFailure::Locked => OpenError::Locked {
+                dir: dir.to_owned(),
+            },
+            OpenFailure::Corrupted(source) | OpenFailure::Other(source) => OpenError::Corrupted {
+                dir: dir.to_owned(),
+                source,
+            },
+        })?;
+        let read = |it: DiskFailure| inconsistent(it.to_string());
+        let identity = log.identity().map_err(read)?;
+        let identity = identity.and_then(|it| decode_identity(&it));
+        let state = log.state().map_err(read)?;
+        let (Some(identity), Some(state)) = (identity, state) else {
+            return Err(inconsistent("its log is of nothing".to_owned()));
+        };
+        // Every entry must be readable: the log is what the rest rests on.
+        log.verify().map_err(read)?;
+        let members = tepui_replication_node::members_of_state(&state)
+            .map_err(|it| inconsistent(it.to_string()))?;
+        Ok(Salvage { identity, members })
     }
 
     /// Makes this member the only voter, of an `incarnation` larger than its own: the way back for a cluster that

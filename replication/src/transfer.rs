@@ -242,6 +242,15 @@ impl FetchedRows {
         self.folder.name.clone()
     }
 
+    /// Puts them in place of the rows of the store that they lie in, which nobody uses: see
+    /// [`crate::Store::salvage`].
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn replace(self) -> Result<(), FetchError> {
+        Ok(self.swap_in().map(drop)?)
+    }
+
     /// Makes them the rows of the store that they lie in.
     pub(crate) fn swap_in(mut self) -> std::io::Result<RowsDb> {
         point_at_rows(&self.folder.store, &self.folder.name)?;

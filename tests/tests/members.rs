@@ -429,3 +429,85 @@ fn a_master_that_lags_too_far_gets_all_rows() -> Result<()> {
     ensure!(roles(&masters)?.len() == 122);
     Ok(())
 }
+
+/// The newest file in a folder with this ending.
+fn newest(folder: &std::path::Path, ending: &str) -> Result<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let fits = path.extension().is_some_and(|it| it == ending);
+        if fits && std::fs::metadata(&path)?.len() > 0 {
+            found.push(path);
+        }
+    }
+    found.into_iter().max().context("a file")
+}
+
+/// Turns bytes around in the middle of a file, where no crash writes.
+fn damage(path: &std::path::Path) -> Result<()> {
+    let mut bytes = std::fs::read(path)?;
+    let middle = bytes.len() / 2;
+    for byte in &mut bytes[middle..middle + 4] {
+        *byte = !*byte;
+    }
+    Ok(std::fs::write(path, bytes)?)
+}
+
+/// Damaged rows are fetched anew, since the log has forgotten nothing; a damaged log is told, and
+/// nothing is served from it.
+#[test]
+fn damaged_disks_are_told_and_refilled() -> Result<()> {
+    let mut masters = Masters::start(3, &[])?;
+    for round in 0..20 {
+        set_weight(&masters, &format!("role-{round}"))?;
+    }
+    let leader = masters.leader()?;
+    let victim = (0..3).find(|it| *it != leader).context("a follower")?;
+    let third = (0..3)
+        .find(|it| *it != leader && *it != victim)
+        .context("third")?;
+    let store = masters.masters[victim].work_dir.join("replica");
+    wait_for("rows to be written", http::PATIENCE, || {
+        let size = std::fs::metadata(newest(&store.join("rows"), "log")?)?.len();
+        Ok((size > 1000).then_some(()))
+    })?;
+    masters.kill(victim)?;
+    damage(&newest(&store.join("rows"), "log")?)?;
+    masters.run(victim)?;
+    wait_for("the rows of another master", http::PATIENCE, || {
+        let output = masters.process(victim)?.output();
+        Ok(output
+            .contains("take the place of those that were lost")
+            .then_some(()))
+    })?;
+    masters.kill(third)?;
+    set_weight(&masters, "with-the-repaired")?;
+    masters.kill(leader)?;
+    masters.run(third)?;
+    ensure!(roles(&masters)?.len() == 21);
+    masters.run(leader)?;
+    masters.leader()?;
+
+    masters.kill(victim)?;
+    damage(&newest(&store.join("log"), "log")?)?;
+    masters.run(victim)?;
+    wait_for("the damaged log to be told", http::PATIENCE, || {
+        let process = masters.masters[victim]
+            .process
+            .as_mut()
+            .context("process")?;
+        Ok(process.ended()?.map(drop))
+    })?;
+    let process = masters.masters[victim].process.take().context("process")?;
+    ensure!(
+        process.output().contains("is damaged"),
+        "{}",
+        process.output()
+    );
+    drop(process);
+    // As it says: without its folder, the same flags make it a new member.
+    std::fs::rename(&store, store.with_extension("damaged"))?;
+    masters.run(victim)?;
+    wait_for_voter(&masters, victim)?;
+    Ok(())
+}

@@ -50,8 +50,8 @@ use tokio::sync::watch;
 /// What the replica tells the machine's thread.
 #[derive(Debug)]
 pub(crate) enum ReplicaEvent {
-    /// This master leads, and everything up to now is in `state`.
-    Elected { term: u64, state: Box<ClusterState> },
+    /// This master leads, and everything up to now is in the committed state.
+    Elected { term: u64 },
     /// It does not lead any more.
     Deposed,
     /// The entry with this sequence number of this term is committed.
@@ -68,6 +68,8 @@ pub(crate) trait Replica: Send {
     fn propose(&self, term: u64, sequence: u64, entry: Bytes);
     /// Confirms that this master still leads.
     fn confirm(&self, term: u64, ticket: Ticket);
+    /// The committed state as of now.
+    fn committed(&self) -> Box<ClusterState>;
     /// Asks for the committed state, with every entry up to now that is committed.
     fn ask_state(&self, term: u64);
 }
@@ -298,8 +300,8 @@ impl<R: Replica> Core<R> {
     fn follow(&self, leadership: &mut Option<Leadership>) -> bool {
         match self.parts.intake.take(None) {
             Taken::Control(Control::Stop) => return true,
-            Taken::Control(Control::Replica(ReplicaEvent::Elected { term, state })) => {
-                *leadership = Some(self.begin_term(term, *state));
+            Taken::Control(Control::Replica(ReplicaEvent::Elected { term })) => {
+                *leadership = Some(self.begin_term(term));
             }
             Taken::Control(Control::Replica(_)) | Taken::Timeout => {}
             Taken::Inputs(inputs) => {
@@ -392,10 +394,10 @@ impl<R: Replica> Core<R> {
     /// True when the leadership ended.
     fn replica_event(&self, slot: &mut Option<Leadership>, event: ReplicaEvent) -> bool {
         match event {
-            ReplicaEvent::Elected { term, state } => {
+            ReplicaEvent::Elected { term } => {
                 // A leadership that follows on another without a word in between.
                 self.end_term(slot);
-                *slot = Some(self.begin_term(term, *state));
+                *slot = Some(self.begin_term(term));
                 true
             }
             ReplicaEvent::Deposed => {
@@ -419,7 +421,9 @@ impl<R: Replica> Core<R> {
         }
     }
 
-    fn begin_term(&self, term: u64, state: ClusterState) -> Leadership {
+    fn begin_term(&self, term: u64) -> Leadership {
+        // Copied here: the raft thread has peers to answer.
+        let state = *self.parts.replica.committed();
         tracing::info!(term, "this master leads");
         let outbox = Outbox::new(0);
         let mut leadership = self.birth(term, 0, state, Survivors::default(), outbox);

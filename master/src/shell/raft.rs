@@ -79,6 +79,10 @@ impl CoreReplica for RaftHandle {
         }
     }
 
+    fn committed(&self) -> Box<ClusterState> {
+        self.committed.copy()
+    }
+
     fn ask_state(&self, term: u64) {
         let state = self.committed.copy();
         let event = ReplicaEvent::State { term, state };
@@ -124,9 +128,8 @@ impl Listener for Receiver {
             it.term = term;
             it.here = true;
         });
-        let state = self.committed.copy();
         self.intake
-            .control(Control::Replica(ReplicaEvent::Elected { term, state }));
+            .control(Control::Replica(ReplicaEvent::Elected { term }));
     }
 
     fn on_follower(&mut self, leader: Option<NodeId>) {

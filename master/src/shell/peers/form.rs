@@ -9,6 +9,7 @@
 use super::{
     Offer, Offered, Peers, encode_note, fetch,
     links::{MAX_FRAME, founded},
+    note,
 };
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::future::join_all;
@@ -18,9 +19,9 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tepui_replication::{Identity, Members, Store};
+use tepui_replication::{Identity, Members, Salvage, Store};
 use tepui_server::proto::tepui::raft::v1::{
-    Admission, Candidate, Ends, Founding, Greeting, peer_client::PeerClient,
+    Admission, Candidate, Ends, Founding, Greeting, Member, peer_client::PeerClient,
 };
 use tokio::sync::mpsc;
 
@@ -323,8 +324,62 @@ fn refusal(peers: &Peers, address: &str, status: &tonic::Status) -> anyhow::Erro
     }
 }
 
+/// Gets the rows of another master for a store that has lost its own; returns when they are in
+/// place.
+///
+/// # Errors
+/// The disk refuses: nobody else's rows will help.
+pub(crate) async fn fetch_again(peers: &Arc<Peers>, salvage: &Salvage) -> Result<()> {
+    let identity = &salvage.identity;
+    let own = Member {
+        store_id: identity.store_id.clone(),
+        ..peers.own()
+    };
+    let mut told = String::new();
+    loop {
+        for id in salvage.members.ids() {
+            let Some(member) = note(&salvage.members, id).filter(|_| id != identity.node_id) else {
+                continue;
+            };
+            let ends = Ends {
+                cluster_id: identity.cluster_id.clone(),
+                incarnation: identity.incarnation,
+                from: identity.node_id,
+                to: id,
+                member: Some(own.clone()),
+            };
+            let rows = fetch::copy(
+                &peers.security,
+                &member.raft_address,
+                ends,
+                0,
+                peers.store.clone(),
+                identity.clone(),
+            );
+            match rows.await {
+                Ok(rows) => {
+                    tracing::info!(
+                        from = member.raft_address,
+                        index = rows.origin.index,
+                        "the rows of another master take the place of those that were lost"
+                    );
+                    return Ok(tokio::task::spawn_blocking(|| rows.replace()).await??);
+                }
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    if error != told {
+                        tracing::warn!("no rows yet: {error}");
+                        told = error;
+                    }
+                }
+            }
+        }
+        tokio::time::sleep(10 * PAUSE).await;
+    }
+}
+
 /// The members of a cluster with one master.
-pub(crate) fn alone(own: &tepui_server::proto::tepui::raft::v1::Member) -> Members {
+pub(crate) fn alone(own: &Member) -> Members {
     let mut members = Members::voters([1]);
     members.notes.insert(1, encode_note(own));
     members

@@ -100,6 +100,40 @@ pub(crate) struct Peers {
     /// Why this master must end.
     pub(crate) fatal: watch::Sender<Option<String>>,
     pub(crate) stop: Stop,
+    /// Runs everything between masters.
+    pub(crate) runtime: Runtime,
+}
+
+/// Threads of their own for what masters say to each other: clients that keep all others busy do
+/// not delay a heartbeat.
+#[derive(Debug)]
+pub(crate) struct Runtime(Option<tokio::runtime::Runtime>);
+
+impl Runtime {
+    fn new() -> std::io::Result<Runtime> {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("peers")
+            .enable_all()
+            .build()
+            .map(|it| Runtime(Some(it)))
+    }
+
+    /// Runs a task there.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.0 {
+            runtime.spawn(task);
+        }
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // May be dropped by a task, which must not wait.
+            runtime.shutdown_background();
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -115,8 +149,9 @@ impl Peers {
         board: Board,
         offers: mpsc::Sender<Offered>,
         stop: Stop,
-    ) -> Peers {
-        Peers {
+    ) -> std::io::Result<Peers> {
+        Ok(Peers {
+            runtime: Runtime::new()?,
             member: Mutex::new(member),
             founders: settings.peers.clone(),
             store,
@@ -135,7 +170,7 @@ impl Peers {
             offers,
             fatal: watch::Sender::default(),
             stop,
-        }
+        })
     }
 
     /// Who this master is.
