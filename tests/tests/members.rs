@@ -458,18 +458,19 @@ fn damage(path: &std::path::Path) -> Result<()> {
 #[test]
 fn damaged_disks_are_told_and_refilled() -> Result<()> {
     let mut masters = Masters::start(3, &[])?;
-    for round in 0..20 {
-        set_weight(&masters, &format!("role-{round}"))?;
-    }
     let leader = masters.leader()?;
     let victim = (0..3).find(|it| *it != leader).context("a follower")?;
     let third = (0..3)
         .find(|it| *it != leader && *it != victim)
         .context("third")?;
     let store = masters.masters[victim].work_dir.join("replica");
+    let mut round = 0;
+    // Several flushes, of one a second.
     wait_for("rows to be written", http::PATIENCE, || {
+        set_weight(&masters, &format!("role-{}", round % 20))?;
+        round += 1;
         let size = std::fs::metadata(newest(&store.join("rows"), "log")?)?.len();
-        Ok((size > 1000).then_some(()))
+        Ok((size > 1500 && round > 20).then_some(()))
     })?;
     masters.kill(victim)?;
     damage(&newest(&store.join("rows"), "log")?)?;
