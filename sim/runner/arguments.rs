@@ -1,16 +1,20 @@
 //! What the command line says.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 use tepui_sim::generate::Size;
 
 /// How it is used.
 pub(crate) const USAGE: &str = "\
-tepui-sim run [SEED | FIRST..LAST] [--minutes M] [--jobs N] [--large] [--no-shrink] [--verbose]
+tepui-sim run [SEED | FIRST..LAST] [--minutes M] [--jobs N] [--large] [--no-shrink] [--first]
+              [--verbose]
     Runs plans of seeds, random ones unless said otherwise; for each that fails prints the
-    shortest history that was found and how to replay it.
+    shortest history that was found and how to replay it. --first stops at the first
+    failure.
 tepui-sim replay SEED [--large] [--keep 1,2,... | none] [--length SECONDS | NANOSECONDSns]
                       [--calm] [--thorough] [--quiet]
     Runs one plan, or some parts of it, and prints everything that happens.
+tepui-sim mutations [NAME TREE]
+    Lists the mutations, or plants one of them in the sources below TREE.
 tepui-sim scenarios [NAME] [SEED | FIRST..LAST] [--trace]
     Runs the named scenarios, or one of them.";
 
@@ -20,6 +24,7 @@ pub(crate) enum Command {
     Run,
     Replay,
     Scenarios,
+    Mutations,
     Help,
 }
 
@@ -28,12 +33,14 @@ pub(crate) enum Command {
 pub(crate) struct Arguments {
     pub(crate) command: Command,
     pub(crate) name: Option<String>,
+    pub(crate) tree: Option<PathBuf>,
     /// Empty when none was named.
     pub(crate) seeds: RangeInclusive<u64>,
     pub(crate) minutes: Option<Duration>,
     pub(crate) jobs: usize,
     pub(crate) size: Size,
     pub(crate) no_shrink: bool,
+    pub(crate) first: bool,
     pub(crate) verbose: bool,
     pub(crate) keep: Option<Vec<usize>>,
     pub(crate) length: Option<u64>,
@@ -53,6 +60,7 @@ impl Arguments {
             Some("run") => Command::Run,
             Some("replay") => Command::Replay,
             Some("scenarios") => Command::Scenarios,
+            Some("mutations") => Command::Mutations,
             None | Some("help" | "--help") => Command::Help,
             Some(other) => return Err(format!("there is no command {other:?}")),
         };
@@ -60,11 +68,13 @@ impl Arguments {
         let mut arguments = Arguments {
             command,
             name: None,
+            tree: None,
             seeds: 1..=0,
             minutes: None,
             jobs: std::thread::available_parallelism().map_or(1, usize::from),
             size: Size::Small,
             no_shrink: false,
+            first: false,
             verbose: false,
             keep: None,
             length: None,
@@ -83,6 +93,7 @@ impl Arguments {
                 "--jobs" => arguments.jobs = number("--jobs", &value()?)?,
                 "--large" => arguments.size = Size::Large,
                 "--no-shrink" => arguments.no_shrink = true,
+                "--first" => arguments.first = true,
                 "--verbose" => arguments.verbose = true,
                 "--keep" => {
                     let text = value()?;
@@ -109,7 +120,12 @@ impl Arguments {
     }
 
     fn plain(&mut self, text: &str) -> Result<(), String> {
-        if let Some((first, last)) = text.split_once("..") {
+        if self.command == Command::Mutations {
+            match self.name {
+                None => self.name = Some(text.to_owned()),
+                Some(_) => self.tree = Some(text.into()),
+            }
+        } else if let Some((first, last)) = text.split_once("..") {
             self.seeds = number("seed", first)?..=number("seed", last)?;
         } else if text.starts_with(|it: char| it.is_ascii_digit()) {
             let seed = number("seed", text)?;

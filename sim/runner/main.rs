@@ -2,6 +2,7 @@
 //! and plays histories again.
 
 mod arguments;
+mod mutations;
 
 use arguments::{Arguments, Command, USAGE};
 use std::{
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Run => run_seeds(&arguments),
         Command::Replay => replay(&arguments),
         Command::Scenarios => run_scenarios(&arguments),
+        Command::Mutations => mutations::run(arguments.name.as_deref(), arguments.tree.as_deref()),
         Command::Help => {
             println!("{USAGE}");
             false
@@ -69,7 +71,9 @@ fn run_seeds(arguments: &Arguments) -> bool {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let over = until.is_some_and(|it| Instant::now() >= it);
+                    let failed = || totals.lock().unwrap_or_else(PoisonError::into_inner).failed;
+                    let over = until.is_some_and(|it| Instant::now() >= it)
+                        || arguments.first && failed() > 0;
                     if over || last.is_some_and(|it| seed > it) {
                         return;
                     }

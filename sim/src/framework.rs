@@ -97,6 +97,8 @@ pub(crate) enum About {
     Launch(Vec<String>),
     /// This one is to end.
     Kill(String),
+    /// This is refused for long.
+    Refuse(Box<wire::Offer>),
     /// Nothing that needs an answer.
     Nothing,
 }
@@ -462,7 +464,12 @@ impl Framework {
                     known.kill_taken = true;
                 }
             }
-            About::Kill(_) | About::Nothing => {}
+            About::Refuse(offer) if taken => {
+                core.checkers
+                    .frameworks
+                    .refused(core.now, self.number, &offer);
+            }
+            About::Kill(_) | About::Refuse(_) | About::Nothing => {}
         }
         self.next_call(core);
     }
@@ -800,6 +807,11 @@ impl Framework {
 
     fn answer_offers(&mut self, core: &mut Core, offers: Vec<wire::Offer>) {
         for offer in offers {
+            let verdict = core
+                .checkers
+                .frameworks
+                .may_offer(core.now, self.number, &offer);
+            core.judge("frameworks", verdict);
             let answer = choices::answer(
                 core,
                 &self.style,
@@ -818,7 +830,11 @@ impl Framework {
                     offer.agent_id.value
                 );
             }
-            self.call(core, answer.call, About::Launch(tasks));
+            let about = match self.style.kind {
+                Kind::Picky => About::Refuse(Box::new(offer)),
+                _ => About::Launch(tasks),
+            };
+            self.call(core, answer.call, about);
         }
     }
 }

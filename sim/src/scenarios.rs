@@ -112,6 +112,15 @@ pub const ALL: &[Scenario] = &[
         check: |world| works(world, 0, 10).and(works(world, 1, 10)),
     },
     Scenario {
+        name: "refused_offers",
+        invariant: "what a framework refuses is not offered to it again before its time",
+        plan: |seed| {
+            let frameworks = vec![Style::batch(), Style::of(Kind::Picky)];
+            plan(shape(seed, frameworks), Vec::new())
+        },
+        check: |world| works(world, 0, 40),
+    },
+    Scenario {
         name: "never_declines",
         invariant: "a framework that never declines does not starve the rest",
         plan: never_declines,

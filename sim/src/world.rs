@@ -183,6 +183,9 @@ impl World {
         for (number, (at, _)) in plan.parts.iter().enumerate() {
             core.at(*at, Event::Planned(number));
         }
+        if plan.parts.is_empty() {
+            core.checkers.frameworks.undisturbed();
+        }
         core.at(SECOND, Event::Look);
         World {
             core,

@@ -3,6 +3,7 @@
 
 use crate::clock::SECOND;
 use std::collections::{BTreeMap, BTreeSet};
+use tepui_model::wire;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
@@ -21,7 +22,25 @@ pub struct Frameworks {
     torn: BTreeSet<String>,
     ids: BTreeMap<String, usize>,
     drift: u64,
+    // Nothing goes wrong in this run, so that refusals last as long as they say.
+    undisturbed: bool,
+    // What a framework refused of an agent, and from when that holds.
+    refused: BTreeMap<(usize, String), (u64, Amounts)>,
 }
+
+/// Thousandths of cpus, memory, disk.
+type Amounts = [i64; 3];
+
+fn amounts(offer: &wire::Offer) -> Amounts {
+    ["cpus", "mem", "disk"].map(|name| {
+        let named = offer.resources.iter().filter(|it| it.name == name);
+        let values = named.filter_map(|it| it.scalar);
+        values.map(|it| (it.value * 1000.0).round() as i64).sum()
+    })
+}
+
+/// An offer may have been on its way when the refusal was answered.
+const ON_ITS_WAY: u64 = 2 * SECOND;
 
 impl Frameworks {
     pub(super) fn new(shape: &crate::plan::Shape) -> Frameworks {
@@ -63,6 +82,38 @@ impl Frameworks {
             ));
         }
         Ok(())
+    }
+
+    /// Nothing goes wrong in this run.
+    pub fn undisturbed(&mut self) {
+        self.undisturbed = true;
+    }
+
+    /// It was told that its refusal of an offer, for an hour, was taken.
+    pub fn refused(&mut self, now: u64, number: usize, offer: &wire::Offer) {
+        let key = (number, offer.agent_id.value.clone());
+        self.refused.insert(key, (now + ON_ITS_WAY, amounts(offer)));
+    }
+
+    /// Whether an offer is one that it refused.
+    pub fn may_offer(&self, now: u64, number: usize, offer: &wire::Offer) -> Result<(), String> {
+        let key = (number, offer.agent_id.value.clone());
+        let Some((from, refused)) = self.refused.get(&key).filter(|_| self.undisturbed) else {
+            return Ok(());
+        };
+        let offered = amounts(offer);
+        let same = offered
+            .iter()
+            .zip(refused)
+            .all(|(now, before)| now <= before);
+        match same && now >= *from {
+            true => Err(format!(
+                "framework {number} is offered {offered:?} of agent {} and refused {refused:?} for \
+                 an hour",
+                key.1
+            )),
+            false => Ok(()),
+        }
     }
 
     /// It gets offers.

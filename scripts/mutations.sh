@@ -1,0 +1,44 @@
+#!/bin/sh
+# Plants every bug of sim/mutations, one at a time, in a copy of the sources, and says how many
+# seeds the simulator needs to find it and which checker does. NAMES limits it to some, SEEDS to
+# how many seeds are tried. The table of the last run stands in docs/simulator.md.
+set -eu
+cd "$(dirname "$0")/.."
+cargo=${CARGO:-cargo}
+seeds=${SEEDS:-60}
+target=${CARGO_TARGET_DIR:-$PWD/target}
+export CARGO_TARGET_DIR="$target"
+fast='--config profile.dev.package.tepui-sim.opt-level=0'
+$cargo build --quiet -p tepui-sim $fast
+plain=$(mktemp -d)
+cp "$target/debug/tepui-sim" "$plain/"
+tree=$plain/tree
+git worktree add --quiet --detach "$tree" HEAD
+trap 'git worktree remove --force "$tree"; rm -rf "$plain"' EXIT
+names=${NAMES:-$("$plain/tepui-sim" mutations | cut -d' ' -f1)}
+echo '| bug | seeds | checker | first words |'
+echo '|---|---|---|---|'
+for name in $names; do
+    git -C "$tree" checkout --quiet .
+    "$plain/tepui-sim" mutations "$name" "$tree"
+    if ! (cd "$tree" && $cargo build --quiet -p tepui-sim $fast 2>"$plain/errors"); then
+        echo "| \`$name\` | does not build | | $(grep -m1 '^error' "$plain/errors") |"
+        continue
+    fi
+    found=$("$target/debug/tepui-sim" run "1..$seeds" --jobs 1 --first --no-shrink |
+        grep -m1 FAILED || true)
+    where=
+    if [ -z "$found" ]; then
+        found=$("$target/debug/tepui-sim" scenarios 1 | grep -m1 FAILED || true)
+        where='scenario '
+    fi
+    if [ -z "$found" ]; then
+        echo "| \`$name\` | not within $seeds | | |"
+        continue
+    fi
+    which=$(echo "$found" | sed 's/ FAILED:.*//; s/ (seed 1)//; s/^seed //')
+    rest=$(echo "$found" | sed 's/.*FAILED: //')
+    checker=${rest%% *}
+    words=$(echo "$rest" | sed 's/^[^:]*: //' | cut -c1-90 | tr '|' '/')
+    echo "| \`$name\` | $where$which | $checker | $words |"
+done
