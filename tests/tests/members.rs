@@ -512,3 +512,97 @@ fn damaged_disks_are_told_and_refilled() -> Result<()> {
     wait_for_voter(&masters, victim)?;
     Ok(())
 }
+
+/// A small disk of its own, taken away at the end.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(path: &std::path::Path) -> Result<SmallDisk> {
+        std::fs::create_dir_all(path)?;
+        let disk = SmallDisk(path.to_owned());
+        disk.run("mount", &["-t", "tmpfs", "-o", "size=8M", "tmpfs"])?;
+        Ok(disk)
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
+        let status = std::process::Command::new(program)
+            .args(arguments)
+            .arg(&self.0)
+            .status()?;
+        ensure!(status.success(), "{program} {arguments:?}: {status}");
+        Ok(())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = self.run("umount", &["-l"]);
+    }
+}
+
+/// A full disk ends its master, with the reason, and nobody else's; with room it goes on.
+#[test]
+fn a_full_disk_ends_its_master_alone() -> Result<()> {
+    let mut masters = Masters::named(3, &[])?;
+    let disk = SmallDisk::mount(&masters.masters[2].work_dir)?;
+    for index in 0..3 {
+        masters.run(index)?;
+    }
+    masters.leader()?;
+    let long = "x".repeat(4000);
+    let mut round = 0;
+    wait_for("the disk to be full", http::PATIENCE, || {
+        round += 1;
+        set_weight(&masters, &format!("{}-{long}", round % 20))?;
+        let process = masters.masters[2].process.as_mut().context("process")?;
+        Ok(process.ended()?.map(drop))
+    })?;
+    let process = masters.masters[2].process.take().context("process")?;
+    let output = process.output();
+    ensure!(output.contains("No space left on device"), "{output}");
+    set_weight(&masters, "without-it")?;
+    disk.run("mount", &["-o", "remount,size=256M"])?;
+    masters.run(2)?;
+    wait_for("it to follow", http::PATIENCE, || {
+        let entry = entry(&masters, 2)?.context("entry")?;
+        Ok((entry["connected"] == true && entry["entries_behind"] == 0).then_some(()))
+    })?;
+    masters.kill(2)?;
+    Ok(())
+}
+
+/// Leadership goes round while somebody writes: what was acknowledged is there.
+#[test]
+fn leadership_is_handed_over_under_load() -> Result<()> {
+    let masters = Masters::start(3, &[])?;
+    masters.leader()?;
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let written = std::thread::scope(|scope| -> Result<Vec<String>> {
+        let writer = scope.spawn(|| {
+            let mut written = Vec::new();
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let role = format!("role-{}", written.len());
+                if set_weight(&masters, &role).is_err() {
+                    break;
+                }
+                written.push(role);
+            }
+            written
+        });
+        let handed = (0..6).try_for_each(|_| {
+            command(&masters.addresses(), &["transfer"])?;
+            masters.leader().map(drop)
+        });
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let written = writer
+            .join()
+            .map_err(|_| anyhow::anyhow!("the writer panicked"))?;
+        handed.map(|()| written)
+    })?;
+    ensure!(written.len() > 6, "{written:?}");
+    let found = roles(&masters)?;
+    for role in &written {
+        ensure!(found.contains(role), "{role} was acknowledged and is gone");
+    }
+    Ok(())
+}

@@ -452,6 +452,63 @@ mod tests {
         assert!(error.to_string().contains("--cluster_key_file"), "{error}");
     }
 
+    /// A certificate for loopback with its key and its authority, as files.
+    struct Certificates {
+        folder: tempfile::TempDir,
+    }
+
+    impl Certificates {
+        fn new() -> Certificates {
+            use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+            let folder = tempfile::tempdir().unwrap();
+            let authority_key = KeyPair::generate().unwrap();
+            let mut authority = CertificateParams::new(Vec::new()).unwrap();
+            authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let root = authority.self_signed(&authority_key).unwrap();
+            let issuer = Issuer::new(authority, authority_key);
+            let key = KeyPair::generate().unwrap();
+            let own = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+            let own = own.signed_by(&key, &issuer).unwrap();
+            for (name, text) in [
+                ("ca", root.pem()),
+                ("cert", own.pem()),
+                ("key", key.serialize_pem()),
+            ] {
+                std::fs::write(folder.path().join(name), text).unwrap();
+            }
+            Certificates { folder }
+        }
+
+        fn security(&self) -> Security {
+            let file = |name: &str| self.folder.path().join(name);
+            Security::tls(&file("cert"), &file("key"), &file("ca")).unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn certificates_of_the_same_authority_open_and_others_do_not() {
+        let (own, other) = (Certificates::new(), Certificates::new());
+        let (client, server) = meet(own.security(), own.security()).await;
+        assert!(server && client.is_ok(), "{client:?}");
+        let (client, server) = meet(other.security(), own.security()).await;
+        assert!(!server && client.is_err());
+        let (_, server) = meet(keyed("a key is no certificate"), own.security()).await;
+        assert!(!server);
+    }
+
+    #[test]
+    fn files_of_certificates_are_checked() {
+        let own = Certificates::new();
+        let file = |name: &str| own.folder.path().join(name);
+        let error = Security::tls(&file("cert"), &file("ca"), &file("ca")).unwrap_err();
+        assert!(error.to_string().contains("--peer_tls_key_file"), "{error}");
+        let error = Security::tls(&file("key"), &file("key"), &file("ca")).unwrap_err();
+        assert!(
+            error.to_string().contains("--peer_tls_cert_file"),
+            "{error}"
+        );
+    }
+
     #[test]
     fn short_keys_are_refused() {
         let folder = tempfile::tempdir().unwrap();

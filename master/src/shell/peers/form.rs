@@ -7,7 +7,9 @@
 //! and under an id that nobody had before.
 
 use super::{
-    Offer, Offered, Peers, encode_note, fetch,
+    Offer, Offered, Peers,
+    channel::Security,
+    encode_note, fetch,
     links::{MAX_FRAME, founded},
     note,
 };
@@ -315,12 +317,15 @@ async fn take_part(peers: &Arc<Peers>, leader: &str, admission: Admission) -> Re
 /// client that has none, without a word that the client could read.
 fn refusal(peers: &Peers, address: &str, status: &tonic::Status) -> anyhow::Error {
     let silent = std::error::Error::source(status).is_some();
-    match silent && peers.security.is_open() {
-        true => anyhow::anyhow!(
+    match &peers.security {
+        Security::Open if silent => anyhow::anyhow!(
             "master {address} closed the connection: does it ask for a --cluster_key_file or for \
              certificates, which this one lacks?"
         ),
-        false => anyhow::anyhow!("master {address}: {}", status.message()),
+        Security::Tls { .. } if silent => anyhow::anyhow!(
+            "master {address} closed the connection: is this one's certificate of its authority?"
+        ),
+        _ => anyhow::anyhow!("master {address}: {}", status.message()),
     }
 }
 
