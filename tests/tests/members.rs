@@ -35,11 +35,9 @@ fn roles(masters: &Masters) -> Result<Vec<String>> {
 fn entry(masters: &Masters, index: usize) -> Result<Option<Value>> {
     let list = masters.list()?;
     let raft_address = &masters.masters[index].raft_address;
-    let found = list["masters"].as_array().context("masters")?.iter();
-    Ok(found
-        .filter(|it| it["raft_address"] == **raft_address)
-        .next_back()
-        .cloned())
+    let mut found = list["masters"].as_array().context("masters")?.iter();
+    let newest = found.rfind(|it| it["raft_address"] == **raft_address);
+    Ok(newest.cloned())
 }
 
 fn wait_for_voter(masters: &Masters, index: usize) -> Result<u64> {
