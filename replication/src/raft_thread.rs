@@ -39,9 +39,6 @@ pub(crate) enum Command {
         sequence: u64,
         entry: Bytes,
     },
-    Confirm {
-        ticket: u64,
-    },
     Deliver {
         messages: Vec<Bytes>,
         permit: Permit,
@@ -190,12 +187,13 @@ impl RaftThread {
             if self.fault.is_told() {
                 break;
             }
+            self.heed();
             self.node.on_persisted(self.log.1.get());
             self.advance_time();
             outcome = self.drain();
             self.write_behind();
         }
-        self.shared.leading().term = 0;
+        self.shared.leading().begin(0);
         match outcome {
             Err(fatal) => self.fault.report(&fatal),
             Ok(()) if stop == Some(true) => {
@@ -203,6 +201,19 @@ impl RaftThread {
                 self.flush_rows(false);
             }
             Ok(()) => {}
+        }
+    }
+
+    // What the machine's thread wants besides proposals, which waits in no queue.
+    fn heed(&mut self) {
+        let (asked, given_up) = {
+            let mut leading = self.shared.leading();
+            let given_up = leading.given_up && leading.term != 0;
+            (leading.asked.take(), given_up)
+        };
+        self.asked = self.asked.max(asked);
+        if given_up && matches!(self.node.role(), Role::Leader { .. }) {
+            self.node.step_down();
         }
     }
 
@@ -215,7 +226,6 @@ impl RaftThread {
                 sequence,
                 entry,
             } => self.propose(term, sequence, entry),
-            Command::Confirm { ticket } => self.asked = self.asked.max(Some(ticket)),
             Command::Deliver { messages, permit } => {
                 for message in messages {
                     if let Err(error) = self.node.step(message) {
@@ -445,9 +455,7 @@ impl RaftThread {
         }
         if let Some(term) = ready.elected {
             {
-                let mut leading = self.shared.leading();
-                leading.term = term;
-                leading.sequence = 0;
+                self.shared.leading().begin(term);
             }
             self.listener.on_leader(term);
         }
@@ -455,7 +463,7 @@ impl RaftThread {
     }
 
     fn lose_leadership(&mut self) {
-        self.shared.leading().term = 0;
+        self.shared.leading().begin(0);
         for (_, bytes) in self.in_flight.drain(..) {
             self.shared.landed(bytes);
         }

@@ -98,6 +98,20 @@ pub(crate) struct Leading {
     /// 0 when this master does not lead.
     pub(crate) term: u64,
     pub(crate) sequence: u64,
+    /// The newest confirmation that was asked for and not looked at.
+    pub(crate) asked: Option<u64>,
+    /// Who proposes wants this leadership to end.
+    pub(crate) given_up: bool,
+}
+
+impl Leading {
+    /// Nobody proposes, or somebody in a new term; what was asked for in the one before is void.
+    pub(crate) fn begin(&mut self, term: u64) {
+        *self = Leading {
+            term,
+            ..Leading::default()
+        };
+    }
 }
 
 #[derive(Debug, Default)]
@@ -164,7 +178,7 @@ impl Handle {
         // Held while the command is queued, so that sequences are queued in order. Nobody waits
         // for anything while holding it.
         let mut leading = self.shared.leading();
-        if term == 0 || leading.term != term {
+        if term == 0 || leading.term != term || leading.given_up {
             return Err(ProposeError::NotLeader { term });
         }
         let bytes = entry.len();
@@ -203,13 +217,27 @@ impl Handle {
         (term != 0).then_some(term)
     }
 
-    /// Asks whether this master still leads; [`Listener::on_confirmed`] answers with `ticket`,
-    /// or never when it does not.
-    ///
-    /// # Errors
-    /// Not asked; ask again.
-    pub fn confirm(&self, ticket: u64) -> Result<(), Full> {
-        self.send(Command::Confirm { ticket })
+    /// Asks whether this master still leads `term`; [`Listener::on_confirmed`] answers with
+    /// `ticket` or a later one, or never when it does not. Cannot be lost.
+    pub fn confirm(&self, term: u64, ticket: u64) {
+        let mut leading = self.shared.leading();
+        if term != 0 && leading.term == term {
+            leading.asked = leading.asked.max(Some(ticket));
+        }
+        drop(leading);
+        // When the queue is full the raft thread is awake, and looks before it sleeps.
+        let _ = self.commands.try_send(Command::Wake);
+    }
+
+    /// Ends the leadership of `term`: what was decided in it cannot be proposed. Cannot be lost.
+    pub fn give_up(&self, term: u64) {
+        let mut leading = self.shared.leading();
+        if term != 0 && leading.term == term {
+            leading.given_up = true;
+        }
+        drop(leading);
+        // As above.
+        let _ = self.commands.try_send(Command::Wake);
     }
 
     /// Messages of a peer, as its [`Listener::on_send`] gave them out, but for tickets. `permit` is

@@ -52,8 +52,8 @@ use tokio::sync::watch;
 pub(crate) enum ReplicaEvent {
     /// This master leads, and everything up to now is in the committed state.
     Elected { term: u64 },
-    /// It does not lead any more.
-    Deposed,
+    /// It does not lead this term any more.
+    Deposed { term: u64 },
     /// The entry with this sequence number of this term is committed.
     Committed { term: u64, sequence: u64 },
     /// A confirmation of leadership came back.
@@ -84,6 +84,9 @@ const STEPS: usize = 512;
 const BYTES: usize = 1 << 20;
 /// Bytes proposed and not committed before stepping pauses.
 const IN_FLIGHT: usize = 16 << 20;
+/// Entries proposed and not committed before stepping pauses: fewer than the log's threads take
+/// without making anybody wait, so that a stalled disk refuses no proposal.
+const ENTRIES_IN_FLIGHT: usize = 512;
 /// Ticks that may panic one after the other.
 const FAILED_TICKS: u32 = 3;
 /// Inputs that caused a panic and are kept: one that comes again and again must not fill
@@ -324,7 +327,8 @@ impl<R: Replica> Core<R> {
             .next_deadline()
             .map(|at| self.clock.system(at));
         // Too much on its way to the disk: no step until some of it is durable.
-        let held_back = leadership.in_flight_bytes > IN_FLIGHT;
+        let held_back = leadership.in_flight_bytes > IN_FLIGHT
+            || leadership.in_flight.len() >= ENTRIES_IN_FLIGHT;
         let first = match held_back {
             true => self.parts.intake.take_control(None).map(Taken::Control),
             false => Some(self.parts.intake.take(deadline)),
@@ -400,9 +404,13 @@ impl<R: Replica> Core<R> {
                 *slot = Some(self.begin_term(term));
                 true
             }
-            ReplicaEvent::Deposed => {
-                self.end_term(slot);
-                true
+            ReplicaEvent::Deposed { term } => {
+                // One that comes late says nothing about the next leadership.
+                let current = slot.as_ref().is_some_and(|it| it.term == term);
+                if current {
+                    self.end_term(slot);
+                }
+                current
             }
             ReplicaEvent::Committed { term, sequence } => {
                 if let Some(it) = slot.as_mut().filter(|it| it.term == term) {

@@ -65,18 +65,15 @@ impl CoreReplica for RaftHandle {
                 // What the machine decided is not in the log: the leadership is over, and
                 // nothing of it has left.
                 tracing::error!(%error, "a proposal was refused, this leadership ends");
-                self.intake.control(Control::Replica(ReplicaEvent::Deposed));
-                // Refused only when the replica has stopped.
-                let _ = self.handle.step_down(None);
+                let deposed = ReplicaEvent::Deposed { term };
+                self.intake.control(Control::Replica(deposed));
+                self.handle.give_up(term);
             }
         }
     }
 
-    fn confirm(&self, _term: u64, ticket: Ticket) {
-        if let Err(error) = self.handle.confirm(ticket.0) {
-            // The messages that wait for it stay; the next confirmation covers them.
-            tracing::warn!(%error, "a confirmation of leadership could not be asked for");
-        }
+    fn confirm(&self, term: u64, ticket: Ticket) {
+        self.handle.confirm(term, ticket.0);
     }
 
     fn committed(&self) -> Box<ClusterState> {
@@ -133,11 +130,14 @@ impl Listener for Receiver {
     }
 
     fn on_follower(&mut self, leader: Option<NodeId>) {
-        self.leading = 0;
+        let term = std::mem::take(&mut self.leading);
         self.peers.board.update(|it| it.here = false);
         self.peers.leader.send_replace(leader);
         self.peers.show();
-        self.intake.control(Control::Replica(ReplicaEvent::Deposed));
+        if term != 0 {
+            let deposed = ReplicaEvent::Deposed { term };
+            self.intake.control(Control::Replica(deposed));
+        }
     }
 
     fn on_term(&mut self, term: u64) {

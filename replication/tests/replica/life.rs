@@ -129,11 +129,25 @@ fn leadership_ends_and_begins_anew() {
 }
 
 #[test]
+fn a_leadership_that_is_given_up_takes_no_more_proposals() {
+    let dir = tempfile::tempdir().expect("folder");
+    let running = Running::start(&options(dir.path())).expect("start");
+    let (handle, term) = (running.handle.clone(), running.term);
+    // Of another term: nothing happens.
+    handle.give_up(term + 1);
+    let entry = bytes::Bytes::from_static(b"entry");
+    assert!(handle.propose(term, entry.clone()).is_ok());
+    handle.give_up(term);
+    let refused = handle.propose(term, entry);
+    assert_eq!(refused, Err(ProposeError::NotLeader { term }));
+}
+
+#[test]
 fn leadership_is_confirmed() {
     let dir = tempfile::tempdir().expect("folder");
     let mut running = Running::start(&options(dir.path())).expect("start");
     running.propose(b"before");
-    running.handle.confirm(42).expect("taken");
+    running.handle.confirm(running.term, 42);
     while running.event() != Event::Confirmed(42) {}
 }
 
