@@ -44,4 +44,4 @@ pub use store::{Identity, OpenError, Row, Salvage, Store};
 pub use tepui_replication_node::{
     Committed, MemberChange, Members, NodeId, Origin, Outgoing, Peer, Role, StepError, Ticket,
 };
-pub use transfer::{Checksum, FetchError, FetchedRows, RowsPart, RowsSink, RowsWriter};
+pub use transfer::{Checksum, FetchError, FetchedRows, Prepared, RowsPart, RowsSink, RowsWriter};

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use tepui_replication_node::{Committed, Members, NodeId, Origin, Outgoing};
 
+use crate::transfer::Prepared;
+
 /// An error of whatever the listener does.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -45,12 +47,13 @@ pub trait Listener: Send {
     }
 
     /// The committed state is that of rows fetched from another master
-    /// ([`crate::Handle::restore`]) from now on; every entry after `origin` comes next.
+    /// ([`crate::Handle::restore`]) from now on; every entry after `origin` comes next. `prepared`
+    /// is what the owner made of them before, where there was time for it.
     ///
     /// # Errors
     /// The rows cannot be used; the process must end ([`crate::Fatal::Restore`]).
-    fn on_restored(&mut self, origin: &Origin) -> Result<(), BoxError> {
-        let _ = origin;
+    fn on_restored(&mut self, origin: &Origin, prepared: Prepared) -> Result<(), BoxError> {
+        let _ = (origin, prepared);
         Err("this owner cannot go on with rows of another master".into())
     }
 

@@ -82,6 +82,10 @@ pub(crate) enum Command {
 /// are not late.
 const COMMANDS_AT_ONCE: usize = 256;
 
+/// A write that takes longer than this hangs: longer than disks that work take, and shorter than
+/// people wait. Handing over costs little when it was none after all.
+const DISK_PATIENCE: Duration = Duration::from_secs(2);
+
 pub(crate) struct RaftThread {
     node: Node<LogDb>,
     listener: Box<dyn Listener>,
@@ -106,6 +110,11 @@ pub(crate) struct RaftThread {
     // Entry as of which the newest such rows are: with nothing applied after it, the log may not be
     // durable yet.
     fetched_at: u64,
+    // When the log's thread was seen to make progress, or had nothing to do.
+    logged_at: Instant,
+    logged: u64,
+    // The last write given to it.
+    given: u64,
     // Term as the listener knows it.
     term: u64,
     // Last entry that the listener has.
@@ -149,6 +158,9 @@ impl RaftThread {
             confirmations: VecDeque::new(),
             fetched: None,
             fetched_at: 0,
+            logged_at: now,
+            logged: 0,
+            given: 0,
             term: 0,
             applied,
             flushing: applied,
@@ -190,6 +202,7 @@ impl RaftThread {
             self.heed();
             self.node.on_persisted(self.log.1.get());
             self.advance_time();
+            self.watch_disk();
             outcome = self.drain();
             self.write_behind();
         }
@@ -296,16 +309,18 @@ impl RaftThread {
     // Rows of another master take the place of ours. Its leader and we agree that the log begins
     // behind them.
     fn restore(&mut self) -> Result<(), Fatal> {
-        let Some(rows) = self.fetched.take() else {
+        let Some(mut rows) = self.fetched.take() else {
             return Err(Fatal::Restore("a ticket came without its rows".into()));
         };
         let origin = rows.origin.clone();
+        let prepared = rows.prepared.take();
         let (done, when) = std::sync::mpsc::sync_channel(1);
         if self.rows.0.send(RowsWork::Swap { rows, done }).is_err() || when.recv().is_err() {
             // The rows' thread has told why.
             return Ok(());
         }
-        self.listener.on_restored(&origin).map_err(Fatal::Restore)?;
+        let restored = self.listener.on_restored(&origin, prepared);
+        restored.map_err(Fatal::Restore)?;
         self.applied = origin.index;
         self.fetched_at = origin.index;
         self.flushing = origin.index;
@@ -377,6 +392,34 @@ impl RaftThread {
         }
     }
 
+    // A leader whose disk hangs goes on with its heartbeats while nothing that it proposes is
+    // ever handed out: others, whose disks work, are better leaders.
+    fn watch_disk(&mut self) {
+        let logged = self.log.1.get();
+        let now = Instant::now();
+        if logged != self.logged || logged >= self.given {
+            self.logged = logged;
+            self.logged_at = now;
+            return;
+        }
+        let hangs = now - self.logged_at > DISK_PATIENCE;
+        if !hangs || self.node.is_transferring() {
+            return;
+        }
+        let own = self.node.id();
+        let voters = &self.node.members().voters;
+        let peers = self.node.peers().into_iter();
+        let others = peers.filter(|it| it.id != own && voters.contains(&it.id));
+        // On followers there are none.
+        if let Some(next) = others.max_by_key(|it| it.matched) {
+            tracing::error!(
+                next = next.id,
+                "the log's disk hangs: handing leadership to another master"
+            );
+            self.node.transfer_leadership(next.id);
+        }
+    }
+
     // Does what the node asks for, until it asks for nothing.
     fn drain(&mut self) -> Result<(), Fatal> {
         loop {
@@ -419,6 +462,7 @@ impl RaftThread {
                 let bytes = persist.batch.entry_bytes() as u64;
                 self.marks.grow(*last, bytes);
             }
+            self.given = persist.number;
             // Fails when the log's thread has ended, which has told why.
             let _ = self.log.0.send(persist);
         }

@@ -214,6 +214,7 @@ impl RowsWriter {
             folder: self.folder,
             db: self.db,
             origin: self.origin,
+            prepared: None,
         })
     }
 }
@@ -225,7 +226,12 @@ pub struct FetchedRows {
     pub(crate) db: RowsDb,
     /// What they stand for.
     pub origin: Origin,
+    /// What the owner has made of them already, for [`crate::Listener::on_restored`].
+    pub prepared: Prepared,
 }
+
+/// See [`FetchedRows::prepared`].
+pub type Prepared = Option<Box<dyn std::any::Any + Send>>;
 
 impl FetchedRows {
     /// Every row, by key.
@@ -279,5 +285,124 @@ impl Drop for NewFolder {
             // What stays is removed at the next start.
             let _ = std::fs::remove_dir_all(self.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Identity;
+    use bytes::Bytes;
+    use tepui_replication_node::Members;
+
+    fn origin() -> Origin {
+        Origin {
+            index: 7,
+            term: 2,
+            members: Members::voters([1, 2, 3]),
+        }
+    }
+
+    fn rows() -> Vec<Row> {
+        let row = |n: u32| {
+            (
+                Bytes::from(format!("key-{n:05}")),
+                Bytes::from(vec![7; 100]),
+            )
+        };
+        (0..5000).map(row).collect()
+    }
+
+    fn written(store: &Path, rows: &[Row]) -> RowsWriter {
+        let mut writer = RowsWriter::begin(store, origin()).expect("begin");
+        for group in rows.chunks(1000) {
+            writer.put(group).expect("put");
+        }
+        writer
+    }
+
+    fn folders(store: &Path) -> usize {
+        std::fs::read_dir(store).expect("folder").count()
+    }
+
+    #[test]
+    fn rows_arrive_in_groups_and_whole() {
+        let dir = tempfile::tempdir().expect("folder");
+        let identity = Identity::first("store", "cluster");
+        let all = rows();
+        let mut sum = Checksum::new();
+        sum.add(&all);
+        let (count, sum) = sum.finish();
+        let fetched = written(dir.path(), &all).finish(&identity, count, &sum);
+        let fetched = fetched.expect("whole");
+
+        // And go on from there, to the next master.
+        let (sender, parts) = std::sync::mpsc::channel();
+        let mut begun = false;
+        let sink: RowsSink = Box::new(move |part| sender.send(part).is_ok());
+        send_rows(&fetched.db, || begun = true, sink);
+        assert!(begun);
+        let mut parts = parts.into_iter();
+        assert!(matches!(parts.next(), Some(RowsPart::Begin(it)) if it == origin()));
+        let (mut groups, mut found, mut end) = (0, Vec::new(), None);
+        for part in parts {
+            match part {
+                RowsPart::Rows(rows) => {
+                    groups += 1;
+                    found.extend(rows);
+                }
+                RowsPart::End { count, checksum } => end = Some((count, checksum)),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(groups > 1, "one group holds everything");
+        assert_eq!(found, all);
+        assert_eq!(end, Some((count, sum)));
+    }
+
+    #[test]
+    fn damaged_and_interrupted_rows_leave_nothing() {
+        let dir = tempfile::tempdir().expect("folder");
+        let identity = Identity::first("store", "cluster");
+        let all = rows();
+        drop(written(dir.path(), &all));
+        assert_eq!(folders(dir.path()), 0, "an interrupted transfer stays");
+        let mut sum = Checksum::new();
+        sum.add(&all);
+        let (count, sum) = sum.finish();
+        let short = written(dir.path(), &all[1..]);
+        let error = short
+            .finish(&identity, count, &sum)
+            .expect_err("a row lacks");
+        assert!(error.to_string().contains("4999 of 5000"), "{error}");
+        let mut changed = all.clone();
+        changed[17].1 = Bytes::from_static(b"another");
+        let changed = written(dir.path(), &changed);
+        assert!(changed.finish(&identity, count, &sum).is_err());
+        assert_eq!(folders(dir.path()), 0);
+        let whole = written(dir.path(), &all).finish(&identity, count, &sum);
+        drop(whole.expect("whole"));
+        assert_eq!(folders(dir.path()), 0, "unused rows stay");
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_ends_the_transfer() {
+        let dir = tempfile::tempdir().expect("folder");
+        let all = rows();
+        let writer = written(dir.path(), &all);
+        let (sender, parts) = std::sync::mpsc::channel();
+        let mut taken = 0;
+        let sink: RowsSink = Box::new(move |part| {
+            taken += 1;
+            let _ = sender.send(part);
+            taken < 2
+        });
+        let record = RowsRecord::At {
+            origin: origin(),
+            fetched: false,
+        };
+        writer.db.seal(b"identity", &record.encode()).expect("seal");
+        send_rows(&writer.db, || {}, sink);
+        assert_eq!(parts.into_iter().count(), 2);
     }
 }

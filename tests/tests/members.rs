@@ -515,11 +515,15 @@ fn damaged_disks_are_told_and_refilled() -> Result<()> {
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
-    fn mount(path: &std::path::Path) -> Result<SmallDisk> {
+    /// Nothing where this process may not mount.
+    fn mount(path: &std::path::Path) -> Result<Option<SmallDisk>> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(None);
+        }
         std::fs::create_dir_all(path)?;
         let disk = SmallDisk(path.to_owned());
         disk.run("mount", &["-t", "tmpfs", "-o", "size=8M", "tmpfs"])?;
-        Ok(disk)
+        Ok(Some(disk))
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
@@ -542,7 +546,10 @@ impl Drop for SmallDisk {
 #[test]
 fn a_full_disk_ends_its_master_alone() -> Result<()> {
     let mut masters = Masters::named(3, &[])?;
-    let disk = SmallDisk::mount(&masters.masters[2].work_dir)?;
+    let Some(disk) = SmallDisk::mount(&masters.masters[2].work_dir)? else {
+        eprintln!("not run: only root may mount a small disk");
+        return Ok(());
+    };
     for index in 0..3 {
         masters.run(index)?;
     }

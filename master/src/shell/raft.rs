@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tepui_master_machine::outbox::Ticket;
 use tepui_replication::{
     BoxError, Committed, Handle, Identity, Listener, Members, NodeId, Options, Origin, Outgoing,
-    Replica, RowChanges, Store,
+    Prepared, Replica, RowChanges, Store,
 };
 use tepui_server::proto::tepui::raft::v1::Member;
 use tepui_state::{ClusterState, decode_entry};
@@ -144,22 +144,13 @@ impl Listener for Receiver {
         self.peers.board.update(|it| it.term = term);
     }
 
-    fn on_restored(&mut self, origin: &Origin) -> Result<(), BoxError> {
-        let prepared = self
-            .peers
-            .prepared
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        match prepared {
-            Some((index, state)) if index == origin.index => {
-                // Dropped elsewhere: a large state takes its time.
-                let old = std::mem::replace(&mut *self.committed.lock(), state);
-                std::thread::spawn(move || drop(old));
-                Ok(())
-            }
-            _ => Err("the state of the rows was not prepared".into()),
-        }
+    fn on_restored(&mut self, _origin: &Origin, prepared: Prepared) -> Result<(), BoxError> {
+        let prepared = prepared.and_then(|it| it.downcast::<ClusterState>().ok());
+        let state = prepared.ok_or("the state of the rows was not prepared")?;
+        // Dropped elsewhere: a large state takes its time.
+        let old = std::mem::replace(&mut *self.committed.lock(), *state);
+        std::thread::spawn(move || drop(old));
+        Ok(())
     }
 
     fn on_send(&mut self, message: Outgoing) {

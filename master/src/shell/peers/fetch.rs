@@ -4,7 +4,7 @@
 //! receiver writes into a new folder and makes a state of it there, before its raft thread
 //! hears of it. Neither holds more of the bytes than a few groups.
 
-use super::{BUSY, Membership, Peers, channel::Security, links::MAX_FRAME, lock};
+use super::{BUSY, Membership, Peers, channel::Security, links::MAX_FRAME};
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -203,7 +203,8 @@ async fn try_redeem(
         Ok((rows, state))
     })
     .await??;
-    *lock(&peers.prepared) = Some((rows.origin.index, state));
+    let mut rows = rows;
+    rows.prepared = Some(Box::new(state));
     let mut both = (ticket, rows);
     loop {
         match membership.handle.restore(both.0, both.1) {

@@ -40,7 +40,6 @@ use tepui_server::{
     listener::Stop,
     proto::tepui::raft::v1::{Ends, Greeting, Member},
 };
-use tepui_state::ClusterState;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// How long a question to another master may take.
@@ -83,8 +82,6 @@ pub(crate) struct Peers {
     pub(crate) members: watch::Sender<Members>,
     /// The leader as its members know it.
     pub(crate) leader: watch::Sender<Option<NodeId>>,
-    /// State of rows that are about to take the place of ours.
-    pub(crate) prepared: Mutex<Option<(u64, ClusterState)>>,
     /// Tickets sent and not asked about yet.
     pub(crate) tickets: Mutex<BTreeMap<NodeId, Instant>>,
     /// What members said of themselves, when they linked.
@@ -161,7 +158,6 @@ impl Peers {
             membership: OnceLock::new(),
             members: watch::Sender::default(),
             leader: watch::Sender::default(),
-            prepared: Mutex::default(),
             tickets: Mutex::default(),
             heard: Mutex::default(),
             is_fetching: AtomicBool::new(false),
