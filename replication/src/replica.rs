@@ -434,6 +434,7 @@ impl Replica {
         };
         let of_log = fault.clone();
         let of_rows = fault.clone();
+        let room = writers::Room::new(dir.clone());
         spawn("raft", Box::new(move || raft.run(&incoming)))?;
         spawn(
             "raft-log",
@@ -441,7 +442,7 @@ impl Replica {
         )?;
         spawn(
             "raft-rows",
-            Box::new(move || writers::write_rows(rows, &rows_queue, &flushed, &of_rows)),
+            Box::new(move || writers::write_rows(rows, room, &rows_queue, &flushed, &of_rows)),
         )?;
         Ok(replica)
     }

@@ -1,10 +1,13 @@
 //! The two threads that write: the log's, which makes many batches durable by one fsync, and the
 //! rows', which never makes the log wait.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-    mpsc::{Receiver, SyncSender},
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender},
+    },
 };
 
 use tepui_replication_node::Persist;
@@ -85,9 +88,45 @@ pub(crate) fn write_log(db: &LogDb, work: &Receiver<Persist>, progress: &Progres
     }
 }
 
+/// Says in time that the disk fills up. The library that writes to it may end the process by an
+/// assertion when a file that could not be written is written to again, and then says nothing
+/// that an operator could use.
+#[derive(Debug)]
+pub(crate) struct Room {
+    dir: PathBuf,
+    told: bool,
+}
+
+// A write-ahead log and a flush of it, twice.
+const LITTLE_ROOM: u64 = 128 << 20;
+
+impl Room {
+    pub(crate) fn new(dir: PathBuf) -> Room {
+        Room { dir, told: false }
+    }
+
+    fn look(&mut self) {
+        // A file system that does not say is one that does not fill up.
+        let Ok(found) = rustix::fs::statvfs(&self.dir) else {
+            return;
+        };
+        let left = found.f_bavail.saturating_mul(found.f_frsize);
+        let little = left < LITTLE_ROOM;
+        if little && !self.told {
+            tracing::warn!(
+                mebibytes_left = left >> 20,
+                dir = %self.dir.display(),
+                "the disk is nearly full: a master that cannot write ends; make room"
+            );
+        }
+        self.told = little;
+    }
+}
+
 /// Until the raft thread is gone.
 pub(crate) fn write_rows(
     mut db: RowsDb,
+    mut room: Room,
     work: &Receiver<RowsWork>,
     progress: &Progress,
     fault: &Fault,
@@ -95,6 +134,7 @@ pub(crate) fn write_rows(
     while let Ok(next) = work.recv() {
         match next {
             RowsWork::Flush { rows, record } => {
+                room.look();
                 if let Err(failure) = db.write(&rows(), &record.encode()) {
                     return fault.report(&Fatal::Disk(failure));
                 }
