@@ -1,7 +1,7 @@
 //! A cluster of the built binaries on loopback, in a temporary folder.
 
 use crate::{http, leftovers};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::{
     fs::File,
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -36,6 +36,23 @@ pub fn binary(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// The Python that has pymesos and kazoo as they are on PyPI; installs them when they are not
+/// there.
+///
+/// # Errors
+/// When they cannot be had.
+pub fn pymesos() -> Result<String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/pymesos.sh");
+    let environment = binaries().join("pymesos-environment");
+    let made = Command::new(script).arg(&environment).output()?;
+    ensure!(
+        made.status.success(),
+        "pymesos cannot be installed: {}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    Ok(String::from_utf8(made.stdout)?.trim().to_owned())
 }
 
 /// A port that was free a moment ago.

@@ -1,7 +1,7 @@
 //! Debian's ZooKeeper server on loopback, and an old client that looks for masters in it.
 
 use crate::{
-    cluster::{free_port, wait_for},
+    cluster::{free_port, pymesos, wait_for},
     http,
 };
 use anyhow::{Context, Result, ensure};
@@ -164,13 +164,25 @@ impl ZooKeeper {
     /// # Errors
     /// When it cannot be started.
     pub fn watch(&self, path: &str) -> Result<OldClient> {
+        self.spawn(self.client("watch", path)?)
+    }
+
+    /// A framework with pymesos that finds its masters here.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn framework(&self, path: &str) -> Result<OldClient> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/zookeeper_framework.py");
+        let mut framework = Command::new(pymesos()?);
+        framework.arg(script).arg(self.url("", path));
+        self.spawn(framework)
+    }
+
+    fn spawn(&self, mut client: Command) -> Result<OldClient> {
         let log = self.folder.path().join(format!("client-{}", free_port()?));
         let file = File::create(&log)?;
-        let child = self
-            .client("watch", path)?
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()?;
+        let client = client.stdin(Stdio::null()).stdout(file.try_clone()?);
+        let child = client.stderr(file).spawn()?;
         Ok(OldClient { child, log })
     }
 }
@@ -195,6 +207,11 @@ impl OldClient {
         text.lines()
             .filter_map(|it| serde_json::from_str(it).ok())
             .collect()
+    }
+
+    /// What it wrote, as it is.
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Waits until it finds the master that listens on this port alone; the node's name, its

@@ -11,23 +11,14 @@ fn pymesos_runs_unmodified() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .context("the root")?;
-    let environment = cluster::binaries().join("pymesos-environment");
-    let made = Command::new(root.join("scripts/pymesos.sh"))
-        .arg(&environment)
-        .output()?;
-    ensure!(
-        made.status.success(),
-        "pymesos cannot be installed: {}",
-        String::from_utf8_lossy(&made.stderr)
-    );
-    let python = String::from_utf8(made.stdout)?;
+    let python = cluster::pymesos()?;
 
     let mut cluster = Cluster::start(&[])?;
     cluster.add_agent(&[
         "--containerizers=process",
         "--resources=cpus:4;mem:2048;disk:1024;ports:[31000-31100]",
     ])?;
-    let output = Command::new(python.trim())
+    let output = Command::new(python)
         .arg(root.join("tests/python/first_tasks.py"))
         .arg(cluster.master.address.to_string())
         .output()?;

@@ -1,6 +1,6 @@
 //! Old clients find the leader in ZooKeeper: Debian's server, kazoo as it is on PyPI.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use std::time::Duration;
 use tepui_tests::{
@@ -151,4 +151,52 @@ fn agents_find_masters_behind_credentials() -> Result<()> {
     let next = masters.leader()?;
     client.finds(masters.address(next).port(), PATIENCE)?;
     masters.wait_for_agent(0)
+}
+
+/// pymesos follows the leader through ZooKeeper; its tasks do not notice.
+#[test]
+fn a_framework_of_pymesos_follows_the_leader() -> Result<()> {
+    let zookeeper = ZooKeeper::start()?;
+    let mut masters = masters(3, &zookeeper)?;
+    masters.add_agent(&[
+        "--containerizers=process",
+        "--resources=cpus:4;mem:1024;disk:1024;ports:[31000-31100]",
+    ])?;
+    let framework = zookeeper.framework("/some/mesos")?;
+    let mut leader = masters.leader()?;
+    for round in 0..3 {
+        let port = masters.address(leader).port();
+        let ended = json!({ "task": format!("ends-{round}"), "state": "TASK_FINISHED" });
+        // pymesos sleeps between its tries at a master that is gone.
+        wait_for("a task at this leader", PATIENCE * 3, || {
+            let seen = framework.seen();
+            let subscribed = seen.iter().any(|it| it["master"] == port);
+            Ok((subscribed && seen.contains(&ended)).then_some(()))
+        })
+        .with_context(|| format!("round {round}, master {port}: {}", framework.output()))?;
+        // Once it dies, once it is stopped in order. (One that is only frozen holds pymesos as
+        // long as a call to it waits, with Mesos too.)
+        match round {
+            0 => masters.kill(leader)?,
+            1 => {
+                let process = masters.process(leader)?;
+                process.signal(rustix::process::Signal::TERM)?;
+            }
+            _ => break,
+        }
+        let gone = leader;
+        leader = masters.leader_but(gone)?;
+        masters.restart(gone)?;
+    }
+    wait_for("the one task that stays", PATIENCE, || {
+        let state = http::get(masters.address(leader), "/state")?;
+        let tasks = &state["frameworks"][0]["tasks"];
+        let one = tasks.as_array().is_some_and(|it| it.len() == 1);
+        Ok((one && tasks[0]["state"] == "TASK_RUNNING").then_some(()))
+    })?;
+    for seen in framework.seen() {
+        let bad = seen["error"].is_string() || seen["state"] == "TASK_LOST";
+        ensure!(!bad, "{seen}");
+    }
+    Ok(())
 }

@@ -140,7 +140,6 @@ mod tests {
             "json.info_0000000009",
             "info_0000000001",
             "json.info_x",
-            "tepui_fence",
         ]);
         assert_eq!(lowest(&some).unwrap(), "json.info_0000000009");
         assert_eq!(lowest(&children(&["log_replicas"])), None);

@@ -1,8 +1,7 @@
 //! The leader's node.
 //!
 //! Old clients take the child with the lowest number for the leader, and in Mesos every master
-//! has one. Here Raft decides, so the leader alone has a node. A fence beside it, which old
-//! clients skip, says for which leadership and on whose session the node is: who takes over
+//! has one. Here Raft decides, so the leader alone has a node. A fence says for which leadership and on whose session the node is: who takes over
 //! changes the fence, removes the old node and makes its own in one transaction, and who has
 //! been replaced without knowing cannot touch the fence any more, since only a later
 //! leadership may.
@@ -17,7 +16,10 @@ use bytes::Bytes;
 use std::time::Duration;
 use tokio::{sync::watch, time::sleep};
 
-/// Name of the fence: without a number at its end it is nobody's node for old clients.
+/// Mesos' masters keep this beside their nodes, so every old client skips it; some would take
+/// anything else for a master.
+const SKIPPED: &str = "log_replicas";
+/// Name of the fence in there: without a number at its end it is no replica of Mesos.
 const FENCE: &str = "tepui_fence";
 /// Between two looks when there is no news.
 const LOOK: Duration = Duration::from_secs(10);
@@ -158,16 +160,16 @@ impl Publisher {
 
     /// Sees to it that the leader has the one node; how long to wait until the next look.
     async fn stand(&mut self, session: &Session, leader: &Leader) -> Result<Duration, Error> {
-        let fence_path = format!("{}/{FENCE}", self.path);
+        let fence_path = format!("{}/{SKIPPED}/{FENCE}", self.path);
         let Some(children) = session.children(&self.path).await? else {
             self.make_path(session).await?;
             return Ok(Duration::ZERO);
         };
         let Some((data, stat)) = session.data(&fence_path).await? else {
-            match session.create(&fence_path, b"{}", self.access).await {
-                Ok(()) | Err(Error::Refused(Code::NodeExists)) => return Ok(Duration::ZERO),
-                Err(error) => return Err(error),
-            }
+            self.make(session, &format!("{}/{SKIPPED}", self.path), b"")
+                .await?;
+            self.make(session, &fence_path, b"{}").await?;
+            return Ok(Duration::ZERO);
         };
         let fence = Fence::decode(&data);
         let mine = Fence {
@@ -258,12 +260,17 @@ impl Publisher {
         let mut path = String::new();
         for part in self.path.split('/').filter(|it| !it.is_empty()) {
             path = format!("{path}/{part}");
-            match session.create(&path, b"", self.access).await {
-                Ok(()) | Err(Error::Refused(Code::NodeExists)) => {}
-                Err(error) => return Err(error),
-            }
+            self.make(session, &path, b"").await?;
         }
         Ok(())
+    }
+
+    /// Makes a node that stays, unless it is there.
+    async fn make(&self, session: &Session, path: &str, data: &[u8]) -> Result<(), Error> {
+        match session.create(path, data, self.access).await {
+            Ok(()) | Err(Error::Refused(Code::NodeExists)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn complain(&mut self, problem: String) {
