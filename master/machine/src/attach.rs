@@ -816,8 +816,14 @@ impl Machine {
             return;
         };
         let known = self.state.task(&framework_id, &task_id).is_some();
+        // Told as lost when its agent was removed, it does not come back to life.
+        let ended = self
+            .state
+            .completed_tasks(&framework_id)
+            .any(|it| it.task_id == task.task_id && it.agent_id == agent_id.as_str());
         let holds = !is_terminal(task.state);
         if known
+            || ended
             || !self.is_live(&framework_id)
             || (holds && !self.fits_unused(agent_id, &resources))
         {

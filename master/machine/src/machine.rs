@@ -478,6 +478,7 @@ impl Machine {
 
     /// Sends on an agent's link, with the fence of this term.
     pub(crate) fn send_link(&mut self, connection: ConnectionId, kind: ToAgent) {
+        let refusal = matches!(&kind, ToAgent::Refused(refused) if refused.shutdown);
         let cluster = self.state.cluster();
         let fence = link::Fence {
             cluster_id: cluster.cluster_id.clone(),
@@ -490,7 +491,12 @@ impl Machine {
                 fence: Some(fence),
                 kind: Some(kind),
             })),
-            needs: Needs::Committed,
+            // A refusal rests on nothing in the log, and one for good ends the agent and its tasks:
+            // a leader that is none any more must not say it.
+            needs: match refusal {
+                true => Needs::Leadership,
+                false => Needs::Committed,
+            },
         });
     }
 
