@@ -28,15 +28,18 @@ pub struct Frameworks {
     refused: BTreeMap<(usize, String), (u64, Amounts)>,
 }
 
-/// Thousandths of cpus, memory, disk.
-type Amounts = [i64; 3];
+/// Thousandths of cpus, memory and disk, and ports.
+type Amounts = ([i64; 3], BTreeSet<u64>);
 
 fn amounts(offer: &wire::Offer) -> Amounts {
-    ["cpus", "mem", "disk"].map(|name| {
+    let scalars = ["cpus", "mem", "disk"].map(|name| {
         let named = offer.resources.iter().filter(|it| it.name == name);
         let values = named.filter_map(|it| it.scalar);
         values.map(|it| (it.value * 1000.0).round() as i64).sum()
-    })
+    });
+    let ranges = offer.resources.iter().flat_map(|it| &it.ranges);
+    let ports = ranges.flat_map(|it| &it.range);
+    (scalars, ports.flat_map(|it| it.begin..=it.end).collect())
 }
 
 /// An offer may have been on its way when the refusal was answered.
@@ -102,11 +105,10 @@ impl Frameworks {
             return Ok(());
         };
         let offered = amounts(offer);
-        let same = offered
-            .iter()
-            .zip(refused)
-            .all(|(now, before)| now <= before);
-        match same && now >= *from {
+        // One unit more of anything is another offer.
+        let mut pairs = offered.0.iter().zip(refused.0);
+        let less = pairs.all(|(now, before)| *now <= before);
+        match less && offered.1.is_subset(&refused.1) && now >= *from {
             true => Err(format!(
                 "framework {number} is offered {offered:?} of agent {} and refused {refused:?} for \
                  an hour",
