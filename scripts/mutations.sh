@@ -12,7 +12,8 @@ fast='--config profile.dev.package.tepui-sim.opt-level=0'
 $cargo build --quiet -p tepui-sim $fast
 plain=$(mktemp -d)
 cp "$target/debug/tepui-sim" "$plain/"
-tree=$plain/tree
+# A fixed place: what was built there once need not be built again.
+tree=$target/mutations
 git worktree add --quiet --detach "$tree" HEAD
 trap 'git worktree remove --force "$tree"; rm -rf "$plain"' EXIT
 names=${NAMES:-$("$plain/tepui-sim" mutations | cut -d' ' -f1)}

@@ -238,7 +238,9 @@ impl Core {
     /// Whether a machine is to check itself after this step.
     pub fn is_sample(&mut self) -> bool {
         self.samples += 1;
-        self.thoroughness == Thoroughness::Every || self.samples.is_multiple_of(61)
+        // What a machine checks of itself grows with the cluster.
+        let every = 61 * (self.shape.agents as u64).div_ceil(4);
+        self.thoroughness == Thoroughness::Every || self.samples.is_multiple_of(every)
     }
 
     // ------------------------------------------------------------ events

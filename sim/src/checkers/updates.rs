@@ -215,6 +215,10 @@ impl Updates {
             TaskState::TaskUnknown | TaskState::TaskGone | TaskState::TaskLost
         ) && reason == Some(Reason::Reconciliation)
             && asked.logged
+            && !self
+                .sent
+                .values()
+                .any(|it| it.task == *task && ends(it.state))
             && self.heard.get(task).is_none_or(|it| it.ended.is_none())
             && !tasks.may_lose(now, asked.plan.agent, asked.at);
         if forgotten {
