@@ -162,8 +162,10 @@ async fn refused(
         if let Some(founding) = &founding
             && known.is_some_and(|it| it.store_id == store_id)
         {
-            client.found(founding.clone()).await?;
-            bail!("it is told that it is a founder");
+            match client.found(founding.clone()).await {
+                Ok(_) => bail!("it has just been told that it is a founder"),
+                Err(status) => bail!("{}", status.message()),
+            }
         }
     }
     bail!("{}", status.message())
