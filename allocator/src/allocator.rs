@@ -671,6 +671,24 @@ impl Allocator {
         self.mark_stale(agent);
     }
 
+    /// As [`Allocator::add_allocation`], for resources in [`parts`] that many hold alike, on the
+    /// agent with this id.
+    pub fn add_parts(&mut self, framework: &FrameworkId, agent: &str, parts: &Parts) {
+        let is = |it: u32| self.agent(it).id.as_str() == agent;
+        let Some(agent) = self.agent_by_id.get(index::hash(agent), is) else {
+            return;
+        };
+        if parts.0.is_empty() {
+            return;
+        }
+        let framework = self.ensure_framework(framework);
+        for (role, part) in &parts.0 {
+            let client = self.ensure_client(framework, role);
+            self.hold(agent, client, part);
+        }
+        self.mark_stale(agent);
+    }
+
     /// Resources come back: an unused offer, an ended task. With `refuse`, what came back is not
     /// offered again to who refused it for that long, or for the allocation interval if that is
     /// longer; a refusal for no time at all is none.
@@ -896,6 +914,20 @@ impl ByRole<'_> {
         };
         one.into_iter().chain(several.into_iter().flatten())
     }
+}
+
+/// Resources by the role that they are allocated to; see [`parts`].
+#[derive(Clone, Debug, Default)]
+pub struct Parts(Vec<(Role, Arc<Resources>)>);
+
+/// Divides resources for [`Allocator::add_parts`].
+pub fn parts(resources: &Resources) -> Parts {
+    if resources.is_empty() {
+        return Parts::default();
+    }
+    let divided = by_role(resources);
+    let part = |(role, part): (&Role, &Resources)| (role.clone(), Arc::new(part.unallocate()));
+    Parts(divided.iter().map(part).collect())
 }
 
 /// Parts by allocation role; what has none counts as allocated to `*`.

@@ -61,7 +61,7 @@ mod share;
 mod tree;
 
 pub use agents::AgentSpec;
-pub use allocator::Allocator;
+pub use allocator::{Allocator, Parts, parts};
 pub use constraints::{BadExpression, check_expressions};
 pub use cycle::{Allotment, Cycle, Progress, place};
 pub use frameworks::FrameworkSpec;

@@ -113,6 +113,41 @@ impl FaultDomain {
     }
 }
 
+/// What offers say of an agent's host. Read without the rest of the agent's description, of
+/// which there are as many as agents at the birth of a machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Host {
+    /// The name of the host.
+    pub hostname: Arc<str>,
+    /// What its operator says of it.
+    pub attributes: Attributes,
+    /// Where it stands.
+    pub domain: Option<FaultDomain>,
+}
+
+/// The fields of `mesos.v1.AgentInfo` that [`Host`] is made of.
+#[derive(Clone, PartialEq, Message)]
+struct HostFields {
+    #[prost(string, tag = "1")]
+    hostname: String,
+    #[prost(message, repeated, tag = "5")]
+    attributes: Vec<wire::Attribute>,
+    #[prost(message, optional, tag = "10")]
+    domain: Option<wire::DomainInfo>,
+}
+
+impl Host {
+    /// Reads the payload of an [`AgentInfo`]; what cannot be read is empty, as there.
+    pub fn from_payload(payload: &Bytes) -> Host {
+        let fields = HostFields::decode(payload.clone()).unwrap_or_default();
+        Host {
+            hostname: fields.hostname.into(),
+            attributes: Attributes::from_wire(&fields.attributes).unwrap_or_default(),
+            domain: fields.domain.as_ref().and_then(FaultDomain::from_wire),
+        }
+    }
+}
+
 /// What an agent says of itself. Reading it never fails; [`AgentInfo::validate`] says what is
 /// wrong about it.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tepui_model::agent::{AgentCapabilities, AgentInfo};
+use tepui_model::agent::{AgentCapabilities, Host};
 use tepui_model::id::AgentId;
 use tepui_model::resources::Resources;
 use tepui_model::time::Instant;
@@ -13,7 +13,7 @@ use tepui_model::time::Instant;
 use crate::input::ConnectionId;
 use crate::timers::Timers;
 
-/// An admitted agent as this term sees it. `info`, `total`, `address` and
+/// An admitted agent as this term sees it. `host`, `total`, `address` and
 /// `capabilities` are read once from the row, so that no step decodes them again.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
@@ -23,11 +23,11 @@ pub(crate) struct Link {
     pub(crate) seen: bool,
     /// Pings since the last pong.
     pub(crate) unanswered: u32,
-    pub(crate) info: Arc<AgentInfo>,
+    pub(crate) host: Arc<Host>,
     pub(crate) address: Address,
     pub(crate) capabilities: Capabilities,
     /// Totals after reservations and volumes: the parsed form of the row's.
-    pub(crate) total: Resources,
+    pub(crate) total: Arc<Resources>,
 }
 
 /// Where an agent's HTTP endpoint is.
@@ -143,17 +143,20 @@ impl Agents {
         self.links.iter()
     }
 
-    /// Adds or replaces an agent that is not attached; `away_until` starts its clock.
-    pub(crate) fn put_away(&mut self, agent_id: &AgentId, link: Link, away_until: Instant) {
-        debug_assert!(link.connection.is_none());
-        self.remove(agent_id);
-        self.recovered += usize::from(!link.seen);
-        self.by_address.insert(
-            (link.address.ip.clone(), link.address.port),
-            agent_id.clone(),
-        );
-        self.links.insert(agent_id.clone(), link);
-        self.reregistrations.set(agent_id.clone(), away_until);
+    /// At birth: the agents of the log, in order of their ids, and until when each is awaited.
+    pub(crate) fn recover(&mut self, all: Vec<(AgentId, Link, Instant)>) {
+        debug_assert!(self.links.is_empty());
+        self.recovered = all.len();
+        // From sorted lists: one by one costs several times as much.
+        let mut addresses: Vec<_> = all
+            .iter()
+            .map(|(id, link, _)| ((link.address.ip.clone(), link.address.port), id.clone()))
+            .collect();
+        addresses.sort_unstable();
+        self.by_address = addresses.into_iter().collect();
+        let clocks = all.iter().map(|(id, _, until)| (id.clone(), *until));
+        self.reregistrations = Timers::of(clocks.collect());
+        self.links = all.into_iter().map(|(id, link, _)| (id, link)).collect();
     }
 
     /// Adds or replaces an attached agent. Its first ping goes out with the answer to its
@@ -233,7 +236,7 @@ impl Agents {
     /// The totals changed (a reservation, a volume).
     pub(crate) fn set_total(&mut self, agent_id: &AgentId, total: Resources) {
         if let Some(link) = self.links.get_mut(agent_id) {
-            link.total = total;
+            link.total = Arc::new(total);
         }
     }
 

@@ -36,7 +36,7 @@ pub(crate) struct Allocation {
     next_full: Instant,
     triggered: Option<Instant>,
     // Agents that the allocator was told of.
-    agents: BTreeSet<AgentId>,
+    pub(crate) agents: BTreeSet<AgentId>,
 }
 
 impl Allocation {
@@ -105,14 +105,14 @@ impl Machine {
             return;
         };
         let spec = AgentSpec {
-            hostname: link.info.hostname.as_str().into(),
-            attributes: link.info.attributes.clone(),
-            domain: link.info.domain.clone(),
+            hostname: link.host.hostname.clone(),
+            attributes: link.host.attributes.clone(),
+            domain: link.host.domain.clone(),
             capabilities: link.capabilities.mesos,
-            total: link.total.clone(),
+            total: Resources::clone(&link.total),
         };
         let active = link.connection.is_some() && !self.is_deactivated(agent_id);
-        let unavailability = self.unavailability(&link.info.hostname, &link.address.ip);
+        let unavailability = self.unavailability(&link.host.hostname, &link.address.ip);
         if self.allocation.agents.insert(agent_id.clone()) {
             self.allocator.add_agent(agent_id, spec, active);
         } else {
@@ -253,15 +253,15 @@ impl Machine {
             id: self.ids.offer_id(number),
             framework_id: framework_id.clone(),
             agent_id: agent_id.clone(),
-            hostname: link.info.hostname.as_str().into(),
+            hostname: link.host.hostname.clone(),
             ip: link.address.ip.clone(),
             port: link.address.port,
             resources: resources.filter(|resource| &*resource.name != "ephemeral_ports"),
-            attributes: link.info.attributes.clone(),
+            attributes: link.host.attributes.clone(),
             executor_ids,
             role: role.clone(),
-            domain: link.info.domain.clone(),
-            unavailability: self.unavailability(&link.info.hostname, &link.address.ip),
+            domain: link.host.domain.clone(),
+            unavailability: self.unavailability(&link.host.hostname, &link.address.ip),
         });
         let outstanding = Outstanding {
             id: offer.id.clone(),

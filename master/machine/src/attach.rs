@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use prost::Message as _;
-use tepui_model::agent::AgentInfo;
+use tepui_model::agent::{AgentInfo, Host};
 use tepui_model::event::Event;
 use tepui_model::framework::FrameworkInfo;
 use tepui_model::id::{AgentId, ExecutorId, FrameworkId, Principal, TaskId};
@@ -469,9 +469,9 @@ impl Machine {
         registration: &Registration,
     ) -> Result<(), Refusal> {
         let known = Address::parse(&row.address);
-        let hostname = AgentInfo::from_payload(row.info_payload.clone()).hostname;
+        let hostname = Host::from_payload(&row.info_payload).hostname;
         if known.is_some_and(|known| known.ip != registration.address.ip)
-            || hostname != registration.info.hostname
+            || *hostname != *registration.info.hostname
         {
             return Err(Refusal::shutdown(format!(
                 "the agent was registered as {hostname} at {}, and now comes as {} at {}",
@@ -551,10 +551,10 @@ impl Machine {
             connection: Some(registration.connection),
             seen: true,
             unanswered: 0,
-            info: Arc::new(registration.info.clone()),
+            host: Arc::new(Host::from_payload(&registration.register.info_payload)),
             address: registration.address.clone(),
             capabilities: registration.capabilities,
-            total,
+            total: Arc::new(total),
         };
         self.agents.put_attached(
             agent_id,
@@ -870,7 +870,7 @@ impl Machine {
         let Some(link) = self.agents.get(agent_id) else {
             return false;
         };
-        let mut free = link.total.clone();
+        let mut free = Resources::clone(&link.total);
         free.saturating_sub(&self.used_on(agent_id));
         free.contains(&resources.unallocate())
     }

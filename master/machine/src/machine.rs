@@ -1,11 +1,11 @@
 //! The machine: birth from the committed state, one step per input, and the small
 //! tools that every coordinator uses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use tepui_allocator::Allocator;
-use tepui_model::agent::AgentInfo;
+use tepui_allocator::{AgentSpec, Allocator};
+use tepui_model::agent::Host;
 use tepui_model::event::Event;
 use tepui_model::framework::FrameworkInfo;
 use tepui_model::id::{AgentId, FrameworkId};
@@ -349,60 +349,74 @@ impl Machine {
     }
 
     fn recover_agents(&mut self) {
-        let rows: Vec<_> = self
-            .state
-            .agents()
-            .filter(|(_, row)| row.state() == log::AgentState::Admitted)
-            .map(|(id, row)| (id.clone(), row.clone()))
-            .collect();
-        for (agent_id, row) in rows {
+        let timeout = self.config.agent_reregister_timeout;
+        let mut recovered = Vec::with_capacity(self.state.agents().len());
+        // Machines of a cluster come in few kinds.
+        let mut totals = Parsed::default();
+        for (agent_id, row) in self.state.agents() {
+            if row.state() != log::AgentState::Admitted {
+                continue;
+            }
+            let total = totals.read(&row.total, |it| {
+                Arc::new(Resources::from_wire(it).unwrap_or_default())
+            });
             let link = Link {
                 connection: None,
                 seen: false,
                 unanswered: 0,
-                info: Arc::new(AgentInfo::from_payload(row.info_payload.clone())),
+                host: Arc::new(Host::from_payload(&row.info_payload)),
                 address: Address::parse(&row.address).unwrap_or(Address {
                     ip: row.address.as_str().into(),
                     port: 0,
                 }),
                 capabilities: Capabilities::from_names(&row.capabilities),
-                total: Resources::from_wire(&row.total).unwrap_or_default(),
+                total: total.clone(),
             };
-            let timeout = self.config.agent_reregister_timeout;
             let until = match row.disconnected_at_ns {
                 None => self.now + timeout,
                 Some(at) => self.instant_of(ClusterTime(at) + timeout),
             };
-            self.agents.put_away(&agent_id, link, until);
-            self.offer_agent(&agent_id);
+            recovered.push((agent_id.clone(), link, until));
         }
+        for (agent_id, link, _) in &recovered {
+            let spec = AgentSpec {
+                hostname: link.host.hostname.clone(),
+                attributes: link.host.attributes.clone(),
+                domain: link.host.domain.clone(),
+                capabilities: link.capabilities.mesos,
+                total: Resources::clone(&link.total),
+            };
+            self.allocator.add_agent(agent_id, spec, false);
+            let unavailability = self.unavailability(&link.host.hostname, &link.address.ip);
+            if unavailability.is_some() {
+                self.allocator.set_unavailability(agent_id, unavailability);
+            }
+        }
+        let known = recovered.iter().map(|(id, _, _)| id.clone());
+        self.allocation.agents = known.collect();
+        self.agents.recover(recovered);
+        self.allocation.trigger(self.now);
     }
 
+    /// What tasks and executors use. Read of the rows without copying them: there are many.
     fn recover_usage(&mut self) {
-        let mut used = Vec::new();
+        let mut parts = Parsed::default();
+        let by_role = |resources: &[wire::Resource]| {
+            let resources = Resources::from_wire(resources).unwrap_or_default();
+            tepui_allocator::parts(&resources)
+        };
         for (framework_id, _, task) in self.state.tasks() {
             if holds_resources(task) {
-                let resources = Resources::from_wire(&task.resources).unwrap_or_default();
-                used.push((
-                    framework_id.clone(),
-                    AgentId::from(task.agent_id.as_str()),
-                    resources,
-                ));
+                let parts = parts.read(&task.resources, by_role);
+                self.allocator
+                    .add_parts(framework_id, &task.agent_id, parts);
             }
         }
         for executor in self.state.executors() {
-            let resources = Resources::from_wire(&executor.resources).unwrap_or_default();
-            used.push((
-                FrameworkId::from(executor.framework_id.as_str()),
-                AgentId::from(executor.agent_id.as_str()),
-                resources,
-            ));
-        }
-        for (framework_id, agent_id, resources) in used {
-            if self.agents.get(&agent_id).is_some() {
-                self.allocator
-                    .add_allocation(&framework_id, &agent_id, &resources);
-            }
+            let framework_id = FrameworkId::from(executor.framework_id.as_str());
+            let parts = parts.read(&executor.resources, by_role);
+            self.allocator
+                .add_parts(&framework_id, &executor.agent_id, parts);
         }
     }
 
@@ -563,6 +577,43 @@ impl Machine {
             command: Some(command.clone()),
         }));
         self.send_agent(agent_id, ToAgent::Command(command));
+    }
+}
+
+/// The last few lists of resources that were read: rows that follow each other are alike.
+struct Parsed<'a, T> {
+    last: VecDeque<(&'a [wire::Resource], T)>,
+}
+
+impl<T> Default for Parsed<'_, T> {
+    fn default() -> Self {
+        Parsed {
+            last: VecDeque::new(),
+        }
+    }
+}
+
+impl<'a, T> Parsed<'a, T> {
+    /// More kinds at once are rare, and looking for one costs.
+    const KINDS: usize = 8;
+
+    fn read(
+        &mut self,
+        resources: &'a [wire::Resource],
+        read: impl FnOnce(&[wire::Resource]) -> T,
+    ) -> &T {
+        let known = self.last.iter().position(|(it, _)| *it == resources);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                if self.last.len() == Self::KINDS {
+                    self.last.pop_back();
+                }
+                self.last.push_front((resources, read(resources)));
+                0
+            }
+        };
+        &self.last[at].1
     }
 }
 

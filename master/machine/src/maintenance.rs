@@ -81,7 +81,7 @@ impl Machine {
                         hostname: Some(hostname.clone()),
                         ip: Some(ip.clone()),
                     };
-                    is_machine(&id, &link.info.hostname, &link.address.ip)
+                    is_machine(&id, &link.host.hostname, &link.address.ip)
                 })
             })
             .map(|(agent_id, _)| agent_id.clone())
@@ -204,7 +204,7 @@ impl Machine {
             self.rescind_agent(&agent_id);
             self.withdraw_inverse_offers(&agent_id);
             if let Some(link) = self.agents.get(&agent_id) {
-                let unavailability = self.unavailability(&link.info.hostname, &link.address.ip);
+                let unavailability = self.unavailability(&link.host.hostname, &link.address.ip);
                 self.allocator.set_unavailability(&agent_id, unavailability);
             }
         }
@@ -228,7 +228,7 @@ impl Machine {
         for (agent_id, link) in self.agents.iter() {
             if link.connection.is_some()
                 && let Some(unavailability) =
-                    self.unavailability(&link.info.hostname, &link.address.ip)
+                    self.unavailability(&link.host.hostname, &link.address.ip)
             {
                 scheduled.push((agent_id.clone(), unavailability));
             }
@@ -277,7 +277,7 @@ impl Machine {
         let url = self
             .agents
             .get(agent_id)
-            .map(|link| agent_url(&link.info.hostname, &link.address.ip, link.address.port));
+            .map(|link| agent_url(&link.host.hostname, &link.address.ip, link.address.port));
         let offer = Arc::new(wire::InverseOffer {
             id: self.ids.offer_id(number).to_wire(),
             url,

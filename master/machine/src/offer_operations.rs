@@ -158,7 +158,7 @@ impl Machine {
         let Some(link) = self.agents.get(agent_id) else {
             return Err(format!("agent '{agent_id}' is not known"));
         };
-        let mut total = link.total.clone();
+        let mut total = Resources::clone(&link.total);
         let conversion = Conversion {
             consumed: conversion.consumed.unallocate(),
             converted: conversion.converted.unallocate(),

@@ -89,7 +89,7 @@ impl Machine {
         row.state() == log::AgentState::Admitted
             // A log that is older than the agent.
             && done <= row.last_command
-            && !self.is_machine_down(&link.info.hostname, &link.address.ip)
+            && !self.is_machine_down(&link.host.hostname, &link.address.ip)
             && self.digest_of(agent_id, row, done) == Some(attach.digest)
     }
 

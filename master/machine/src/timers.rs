@@ -19,6 +19,19 @@ impl<K: Ord + Clone> Timers<K> {
         }
     }
 
+    /// All at once; keys are distinct and rising.
+    pub(crate) fn of(deadlines: Vec<(K, Instant)>) -> Timers<K> {
+        let mut by_time: Vec<_> = deadlines
+            .iter()
+            .map(|(key, at)| (*at, key.clone()))
+            .collect();
+        by_time.sort();
+        Timers {
+            by_time: by_time.into_iter().collect(),
+            by_key: deadlines.into_iter().collect(),
+        }
+    }
+
     /// Sets or moves the deadline of `key`.
     pub(crate) fn set(&mut self, key: K, at: Instant) {
         if let Some(before) = self.by_key.insert(key.clone(), at) {

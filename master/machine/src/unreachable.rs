@@ -92,7 +92,7 @@ impl Machine {
             agent_id: agent_id.as_str().to_owned(),
             wall_time: self.wall.as_secs(),
         }));
-        let message = format!("Agent {} is unreachable: {why}", link.info.hostname);
+        let message = format!("Agent {} is unreachable: {why}", link.host.hostname);
         for (framework_id, task_id) in self.task_keys_of_agent(agent_id) {
             self.decide_task(
                 &framework_id,
