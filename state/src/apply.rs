@@ -358,7 +358,7 @@ impl ClusterState {
         }
         self.drop_of_framework(&id);
         while self.indexes.completed_frameworks.len() > MAX_COMPLETED_FRAMEWORKS
-            && let Some((_, oldest)) = self.indexes.completed_frameworks.first_key_value()
+            && let Some((_, oldest)) = self.indexes.completed_frameworks.get_min()
         {
             let oldest = oldest.clone();
             self.forget_framework(&oldest);

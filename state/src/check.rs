@@ -33,7 +33,7 @@ impl ClusterState {
         }
         for (id, commands) in &self.commands {
             let last = self.agent(id).map(|it| it.last_command);
-            let newest = commands.last_key_value().map(|(sequence, _)| *sequence);
+            let newest = commands.get_max().map(|(sequence, _)| *sequence);
             assert!(last >= newest, "{id}: command {newest:?} after {last:?}");
         }
         self.service.check_invariants();

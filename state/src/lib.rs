@@ -3,8 +3,8 @@
 //! Every master holds a [`ClusterState`] that committed log entries move
 //! ([`ClusterState::apply_entry`]); the leader's machine holds a second one, born from
 //! a [`Clone`] of the first, which it moves at once with every [`ClusterState::apply`].
-//! Rows are the protobuf messages of `tepui.log.v1`, shared by `Arc`, so a copy of the
-//! whole state costs a reference count per row.
+//! Rows are the protobuf messages of `tepui.log.v1`, shared by `Arc` in tables that share
+//! their nodes: a copy of the whole state costs next to nothing, however large it is.
 //!
 //! Rows reach the disk behind the log: [`ClusterState::take_dirty`] hands out what
 //! changed since it was called last, [`ClusterState::load`] rebuilds a state from rows.
@@ -29,6 +29,7 @@ mod ledger;
 mod load;
 mod put;
 mod state;
+mod table;
 mod variables;
 
 pub use apply::{ApplyError, decode_entry, is_terminal};

@@ -2,10 +2,7 @@
 //!
 //! Nothing else touches the tables: an operation is a few calls of these.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use tepui_model::{
     id::{AgentId, ExecutorId, FrameworkId, TaskId},
@@ -17,16 +14,21 @@ use crate::{
     key::RowKey,
     ledger::Slot,
     state::{ClusterState, MAX_COMPLETED_TASKS, MAX_UNREACHABLE_TASKS},
+    table::{Set, Table},
 };
 
 // Puts a row into a table and returns the one it replaces.
-fn put<K: Ord, V: Clone>(table: &mut BTreeMap<K, Slot<V>>, key: K, row: Arc<V>) -> Option<Slot<V>> {
+fn put<K: Ord + Clone, V: Clone>(
+    table: &mut Table<K, Slot<V>>,
+    key: K,
+    row: Arc<V>,
+) -> Option<Slot<V>> {
     table.insert(key, Slot::new(row))
 }
 
 // Takes a row out of a nested table, and the inner table with its last row.
-fn take<A: Ord + Clone, B: Ord, V>(
-    table: &mut BTreeMap<A, BTreeMap<B, Slot<V>>>,
+fn take<A: Ord + Clone, B: Ord + Clone, V: Clone>(
+    table: &mut Table<A, Table<B, Slot<V>>>,
     outer: &A,
     inner: &B,
 ) -> Option<Slot<V>> {
@@ -38,7 +40,7 @@ fn take<A: Ord + Clone, B: Ord, V>(
     slot
 }
 
-fn unindex<A: Ord, B: Ord>(index: &mut BTreeMap<A, BTreeSet<B>>, outer: &A, inner: &B) {
+fn unindex<A: Ord + Clone, B: Ord + Clone>(index: &mut Table<A, Set<B>>, outer: &A, inner: &B) {
     if let Some(set) = index.get_mut(outer) {
         set.remove(inner);
         if set.is_empty() {
@@ -49,8 +51,8 @@ fn unindex<A: Ord, B: Ord>(index: &mut BTreeMap<A, BTreeSet<B>>, outer: &A, inne
 
 // The place after the newest one of a ring. Rings lose rows at the old end alone while they
 // fill, so places are not used twice within what anybody can still see.
-fn next_place<V>(ring: Option<&BTreeMap<u64, V>>) -> u64 {
-    ring.and_then(|it| it.last_key_value())
+fn next_place<V>(ring: Option<&Table<u64, V>>) -> u64 {
+    ring.and_then(|it| it.get_max())
         .map_or(1, |(place, _)| place.saturating_add(1))
 }
 
@@ -101,22 +103,18 @@ impl ClusterState {
 
     /// Drops the agent's commands up to and including `up_to`.
     pub(crate) fn take_commands(&mut self, agent: &AgentId, up_to: u64) {
-        let Entry::Occupied(mut entry) = self.commands.entry(agent.clone()) else {
+        let Some(table) = self.commands.get_mut(agent) else {
             return;
         };
-        let done = match up_to.checked_add(1) {
-            Some(first) => {
-                let rest = entry.get_mut().split_off(&first);
-                std::mem::replace(entry.get_mut(), rest)
+        let done: Vec<u64> = table.range(..=up_to).map(|(it, _)| *it).collect();
+        for sequence in done {
+            if let Some(slot) = table.remove(&sequence) {
+                let key = RowKey::Command(agent.clone(), sequence);
+                self.ledger.removed(key, slot.hash());
             }
-            None => std::mem::take(entry.get_mut()),
-        };
-        if entry.get().is_empty() {
-            entry.remove();
         }
-        for (sequence, slot) in done {
-            let key = RowKey::Command(agent.clone(), sequence);
-            self.ledger.removed(key, slot.hash());
+        if table.is_empty() {
+            self.commands.remove(agent);
         }
     }
 
@@ -227,7 +225,7 @@ impl ClusterState {
         self.put_task(row);
         while let Some(ring) = self.indexes.unreachable_tasks.get(framework)
             && ring.len() > MAX_UNREACHABLE_TASKS
-            && let Some((_, oldest)) = ring.first_key_value()
+            && let Some((_, oldest)) = ring.get_min()
         {
             let oldest = oldest.clone();
             self.take_task(framework, &oldest);
@@ -274,7 +272,7 @@ impl ClusterState {
         self.put_completed_task(row);
         while let Some(ring) = self.completed_tasks.get(framework)
             && ring.len() > MAX_COMPLETED_TASKS
-            && let Some((&oldest, _)) = ring.first_key_value()
+            && let Some(&(oldest, _)) = ring.get_min()
         {
             self.take_completed_task(framework, oldest);
         }
@@ -367,7 +365,7 @@ impl ClusterState {
     }
 
     pub(crate) fn take_operation(&mut self, uuid: &str) {
-        if let Some((uuid, slot)) = self.operations.remove_entry(uuid) {
+        if let Some((uuid, slot)) = self.operations.remove_with_key(uuid) {
             let agent = AgentId::from(slot.row.agent_id.as_str());
             let framework = FrameworkId::from(slot.row.framework_id.as_str());
             unindex(&mut self.indexes.operations_by_agent, &agent, &uuid);

@@ -1,9 +1,6 @@
 //! The tables and how they are read.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use tepui_model::{
     id::{AgentId, ExecutorId, FrameworkId, TaskId},
@@ -15,6 +12,7 @@ use tepui_model::{
 use crate::{
     key::RowKey,
     ledger::{AnySlot, Ledger, Slot, row_hash},
+    table::{Iter, Set, Table},
     variables::Variables,
 };
 
@@ -34,21 +32,20 @@ pub const MAX_UNREACHABLE_TASKS: usize = 1000;
 
 /// Everything that is replicated; see the crate's documentation.
 ///
-/// A clone shares the rows and does not track dirty ones ([`ClusterState::take_dirty`]).
+/// A clone shares everything that neither side changes, and does not track dirty ones ([`ClusterState::take_dirty`]).
 #[derive(Clone, Debug)]
 pub struct ClusterState {
     pub(crate) cluster: Slot<log::Cluster>,
-    pub(crate) agents: BTreeMap<AgentId, Slot<log::Agent>>,
-    pub(crate) commands: BTreeMap<AgentId, BTreeMap<u64, Slot<log::Command>>>,
+    pub(crate) agents: Table<AgentId, Slot<log::Agent>>,
+    pub(crate) commands: Table<AgentId, Table<u64, Slot<log::Command>>>,
     // Live and completed.
-    pub(crate) frameworks: BTreeMap<FrameworkId, Slot<log::Framework>>,
-    pub(crate) tasks: BTreeMap<FrameworkId, BTreeMap<TaskId, Slot<log::Task>>>,
-    pub(crate) completed_tasks: BTreeMap<FrameworkId, BTreeMap<u64, Slot<log::Task>>>,
-    pub(crate) executors:
-        BTreeMap<AgentId, BTreeMap<(FrameworkId, ExecutorId), Slot<log::Executor>>>,
-    pub(crate) operations: BTreeMap<Arc<str>, Slot<log::OfferOperation>>,
-    pub(crate) weights: BTreeMap<Arc<str>, Slot<log::Weight>>,
-    pub(crate) quotas: BTreeMap<Arc<str>, Slot<QuotaConfig>>,
+    pub(crate) frameworks: Table<FrameworkId, Slot<log::Framework>>,
+    pub(crate) tasks: Table<FrameworkId, Table<TaskId, Slot<log::Task>>>,
+    pub(crate) completed_tasks: Table<FrameworkId, Table<u64, Slot<log::Task>>>,
+    pub(crate) executors: Table<AgentId, Table<(FrameworkId, ExecutorId), Slot<log::Executor>>>,
+    pub(crate) operations: Table<Arc<str>, Slot<log::OfferOperation>>,
+    pub(crate) weights: Table<Arc<str>, Slot<log::Weight>>,
+    pub(crate) quotas: Table<Arc<str>, Slot<QuotaConfig>>,
     pub(crate) maintenance: Option<Slot<log::SetMaintenance>>,
     pub(crate) service: Variables,
     pub(crate) indexes: Indexes,
@@ -60,14 +57,14 @@ pub struct ClusterState {
 /// Derived from the rows; rebuilt by [`ClusterState::load`]. No set is kept empty.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Indexes {
-    pub(crate) tasks_by_agent: BTreeMap<AgentId, BTreeSet<(FrameworkId, TaskId)>>,
+    pub(crate) tasks_by_agent: Table<AgentId, Set<(FrameworkId, TaskId)>>,
     // Oldest first.
-    pub(crate) unreachable_tasks: BTreeMap<FrameworkId, BTreeMap<u64, TaskId>>,
+    pub(crate) unreachable_tasks: Table<FrameworkId, Table<u64, TaskId>>,
     // Oldest first.
-    pub(crate) completed_frameworks: BTreeMap<u64, FrameworkId>,
-    pub(crate) executors_by_framework: BTreeMap<FrameworkId, BTreeSet<(AgentId, ExecutorId)>>,
-    pub(crate) operations_by_agent: BTreeMap<AgentId, BTreeSet<Arc<str>>>,
-    pub(crate) operations_by_framework: BTreeMap<FrameworkId, BTreeSet<Arc<str>>>,
+    pub(crate) completed_frameworks: Table<u64, FrameworkId>,
+    pub(crate) executors_by_framework: Table<FrameworkId, Set<(AgentId, ExecutorId)>>,
+    pub(crate) operations_by_agent: Table<AgentId, Set<Arc<str>>>,
+    pub(crate) operations_by_framework: Table<FrameworkId, Set<Arc<str>>>,
 }
 
 impl Default for ClusterState {
@@ -83,15 +80,15 @@ impl ClusterState {
         ledger.changed(RowKey::Cluster, None);
         ClusterState {
             cluster: Slot::new(Arc::default()),
-            agents: BTreeMap::new(),
-            commands: BTreeMap::new(),
-            frameworks: BTreeMap::new(),
-            tasks: BTreeMap::new(),
-            completed_tasks: BTreeMap::new(),
-            executors: BTreeMap::new(),
-            operations: BTreeMap::new(),
-            weights: BTreeMap::new(),
-            quotas: BTreeMap::new(),
+            agents: Table::new(),
+            commands: Table::new(),
+            frameworks: Table::new(),
+            tasks: Table::new(),
+            completed_tasks: Table::new(),
+            executors: Table::new(),
+            operations: Table::new(),
+            weights: Table::new(),
+            quotas: Table::new(),
             maintenance: None,
             service: Variables::default(),
             indexes: Indexes::default(),
@@ -156,7 +153,7 @@ impl ClusterState {
 
     /// Number of commands that the agent has not confirmed.
     pub fn pending_command_count(&self, agent: &AgentId) -> usize {
-        self.commands.get(agent).map_or(0, BTreeMap::len)
+        self.commands.get(agent).map_or(0, Table::len)
     }
 
     // ------------------------------------------------------------ frameworks
@@ -232,7 +229,7 @@ impl ClusterState {
             .unreachable_tasks
             .get(framework)
             .into_iter()
-            .flat_map(BTreeMap::values)
+            .flat_map(Table::values)
             .filter_map(move |task| Some(&tasks?.get(task)?.row))
     }
 
@@ -319,7 +316,7 @@ impl ClusterState {
 
     fn named<'a>(
         &'a self,
-        uuids: Option<&'a BTreeSet<Arc<str>>>,
+        uuids: Option<&'a Set<Arc<str>>>,
     ) -> impl Iterator<Item = &'a Arc<log::OfferOperation>> {
         uuids
             .into_iter()
@@ -452,13 +449,13 @@ impl ClusterState {
 }
 
 // Rows of a nested table that may not exist.
-fn rows<K, V>(table: Option<&BTreeMap<K, Slot<V>>>) -> Rows<'_, K, V> {
-    Rows(table.map(BTreeMap::iter))
+fn rows<K: Ord, V>(table: Option<&Table<K, Slot<V>>>) -> Rows<'_, K, V> {
+    Rows(table.map(Table::iter))
 }
 
-struct Rows<'a, K, V>(Option<std::collections::btree_map::Iter<'a, K, Slot<V>>>);
+struct Rows<'a, K, V>(Option<Iter<'a, K, Slot<V>>>);
 
-impl<'a, K, V> Iterator for Rows<'a, K, V> {
+impl<'a, K: Ord, V> Iterator for Rows<'a, K, V> {
     type Item = (&'a K, &'a Arc<V>);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -472,4 +469,4 @@ impl<'a, K, V> Iterator for Rows<'a, K, V> {
     }
 }
 
-impl<K, V> ExactSizeIterator for Rows<'_, K, V> {}
+impl<K: Ord, V> ExactSizeIterator for Rows<'_, K, V> {}
