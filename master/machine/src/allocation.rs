@@ -2,11 +2,11 @@
 //! without being accepted (behaviour section 3).
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use prost::Message as _;
 use std::sync::Arc;
-use tepui_allocator::{AgentSpec, Allotment, FrameworkSpec};
+use tepui_allocator::{AgentSpec, Allotment, FrameworkSpec, Parts};
 use tepui_model::event::Event;
 use tepui_model::id::{AgentId, FrameworkId, OfferId};
 use tepui_model::offer::Offer;
@@ -16,7 +16,7 @@ use tepui_model::time::Instant;
 use tepui_model::wire;
 
 use crate::counters::Counter;
-use crate::machine::Machine;
+use crate::machine::{Machine, holds_resources};
 use crate::offers::{self, Outstanding};
 use crate::output::ViewChange;
 
@@ -28,6 +28,9 @@ const COALESCE: Duration = Duration::from_millis(1);
 /// this only bounds how long a mistake in that could last.
 const FULL_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Agents of which the allocator is told in one step after a birth: under a millisecond.
+const READ_AT_ONCE: usize = 32;
+
 /// When to allocate: every interval, and soon after events.
 #[derive(Debug)]
 pub(crate) struct Allocation {
@@ -36,7 +39,51 @@ pub(crate) struct Allocation {
     next_full: Instant,
     triggered: Option<Instant>,
     // Agents that the allocator was told of.
-    pub(crate) agents: BTreeSet<AgentId>,
+    agents: BTreeSet<AgentId>,
+    // Agents of the log, last one first, of which it may not have been told since the birth.
+    unread: Vec<AgentId>,
+    // When to go on with them: at once.
+    read_at: Instant,
+    // What tasks of late were found to use.
+    used: Lately<Parts>,
+}
+
+/// The last few lists of resources that were read: rows that follow each other are alike.
+#[derive(Debug)]
+pub(crate) struct Lately<T> {
+    last: VecDeque<(Vec<wire::Resource>, T)>,
+}
+
+impl<T> Default for Lately<T> {
+    fn default() -> Self {
+        Lately {
+            last: VecDeque::new(),
+        }
+    }
+}
+
+impl<T> Lately<T> {
+    /// More kinds at once are rare, and looking for one costs.
+    const KINDS: usize = 8;
+
+    pub(crate) fn read(
+        &mut self,
+        resources: &[wire::Resource],
+        read: impl FnOnce(&[wire::Resource]) -> T,
+    ) -> &T {
+        let known = self.last.iter().position(|(it, _)| *it == resources);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                if self.last.len() == Self::KINDS {
+                    self.last.pop_back();
+                }
+                self.last.push_front((resources.to_vec(), read(resources)));
+                0
+            }
+        };
+        &self.last[at].1
+    }
 }
 
 impl Allocation {
@@ -47,7 +94,17 @@ impl Allocation {
             next_full: now + FULL_INTERVAL,
             triggered: None,
             agents: BTreeSet::new(),
+            unread: Vec::new(),
+            read_at: now,
+            used: Lately::default(),
         }
+    }
+
+    /// At birth: agents of which the allocator is to be told soon, in order.
+    pub(crate) fn read_later(&mut self, mut agents: Vec<AgentId>, now: Instant) {
+        agents.reverse();
+        self.unread = agents;
+        self.read_at = now;
     }
 
     /// Something changed that may make an offer possible.
@@ -57,10 +114,11 @@ impl Allocation {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        Some(
-            self.triggered
-                .map_or(self.next_batch, |at| at.min(self.next_batch)),
-        )
+        let unread = Some(self.read_at).filter(|_| !self.unread.is_empty());
+        [Some(self.next_batch), self.triggered, unread]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
@@ -115,6 +173,7 @@ impl Machine {
         let unavailability = self.unavailability(&link.host.hostname, &link.address.ip);
         if self.allocation.agents.insert(agent_id.clone()) {
             self.allocator.add_agent(agent_id, spec, active);
+            self.add_usage(agent_id);
         } else {
             self.allocator.update_agent(agent_id, spec);
             if active {
@@ -125,6 +184,48 @@ impl Machine {
         }
         self.allocator.set_unavailability(agent_id, unavailability);
         self.allocation.trigger(self.now);
+    }
+
+    /// An agent that is as the allocator knows it is back.
+    pub(crate) fn offer_again(&mut self, agent_id: &AgentId) {
+        if !self.allocation.agents.contains(agent_id) {
+            self.offer_agent(agent_id);
+        } else if !self.is_deactivated(agent_id) {
+            self.allocator.activate_agent(agent_id);
+            self.allocation.trigger(self.now);
+        }
+    }
+
+    /// Tells the allocator what tasks and executors use on an agent that is new to it.
+    fn add_usage(&mut self, agent_id: &AgentId) {
+        let by_role = |resources: &[wire::Resource]| {
+            tepui_allocator::parts(&Resources::from_wire(resources).unwrap_or_default())
+        };
+        for (framework_id, _, task) in self.state.tasks_of_agent(agent_id) {
+            if holds_resources(task) {
+                let parts = self.allocation.used.read(&task.resources, by_role);
+                self.allocator
+                    .add_parts(framework_id, agent_id.as_str(), parts);
+            }
+        }
+        for (framework_id, _, executor) in self.state.executors_of_agent(agent_id) {
+            let parts = self.allocation.used.read(&executor.resources, by_role);
+            self.allocator
+                .add_parts(framework_id, agent_id.as_str(), parts);
+        }
+    }
+
+    /// Goes on telling the allocator of agents that were there at birth.
+    fn read_agents(&mut self) {
+        for _ in 0..READ_AT_ONCE {
+            let Some(agent_id) = self.allocation.unread.pop() else {
+                return;
+            };
+            // It may be back, or gone, meanwhile.
+            if !self.allocation.agents.contains(&agent_id) {
+                self.offer_agent(&agent_id);
+            }
+        }
     }
 
     /// The agent left: what was allocated on it is gone with it.
@@ -180,6 +281,12 @@ impl Machine {
     /// One slice of a cycle, when one is due; the rest follows in the next steps, so that
     /// inputs run between slices.
     pub(crate) fn run_allocation(&mut self) {
+        self.read_agents();
+        if !self.allocation.unread.is_empty() && self.state.quotas().len() > 0 {
+            // A quota could be passed while it is not known what is used of it. (Mesos waits for
+            // four agents out of five.)
+            return;
+        }
         let batch = self.allocation.next_batch <= self.now;
         let triggered = self.allocation.triggered.is_some_and(|at| at <= self.now);
         let unfiltered = self

@@ -1,10 +1,10 @@
 //! The machine: birth from the committed state, one step per input, and the small
 //! tools that every coordinator uses.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tepui_allocator::{AgentSpec, Allocator};
+use tepui_allocator::Allocator;
 use tepui_model::agent::Host;
 use tepui_model::event::Event;
 use tepui_model::framework::FrameworkInfo;
@@ -17,7 +17,7 @@ use tepui_model::{link, log, wire};
 use tepui_state::ClusterState;
 
 use crate::agents::{Address, Agents, Capabilities, Link};
-use crate::allocation::Allocation;
+use crate::allocation::{Allocation, Lately};
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::frameworks::Frameworks;
@@ -105,7 +105,6 @@ impl Machine {
         machine.recover_settings();
         machine.recover_frameworks();
         machine.recover_agents();
-        machine.recover_usage();
         machine.recover_leases();
         let out = std::mem::take(&mut machine.out);
         (machine, out)
@@ -352,7 +351,7 @@ impl Machine {
         let timeout = self.config.agent_reregister_timeout;
         let mut recovered = Vec::with_capacity(self.state.agents().len());
         // Machines of a cluster come in few kinds.
-        let mut totals = Parsed::default();
+        let mut totals = Lately::default();
         for (agent_id, row) in self.state.agents() {
             if row.state() != log::AgentState::Admitted {
                 continue;
@@ -378,46 +377,11 @@ impl Machine {
             };
             recovered.push((agent_id.clone(), link, until));
         }
-        for (agent_id, link, _) in &recovered {
-            let spec = AgentSpec {
-                hostname: link.host.hostname.clone(),
-                attributes: link.host.attributes.clone(),
-                domain: link.host.domain.clone(),
-                capabilities: link.capabilities.mesos,
-                total: Resources::clone(&link.total),
-            };
-            self.allocator.add_agent(agent_id, spec, false);
-            let unavailability = self.unavailability(&link.host.hostname, &link.address.ip);
-            if unavailability.is_some() {
-                self.allocator.set_unavailability(agent_id, unavailability);
-            }
-        }
-        let known = recovered.iter().map(|(id, _, _)| id.clone());
-        self.allocation.agents = known.collect();
+        // The allocator learns of each when it is back, and of the others bit by bit: no framework
+        // waits for that, however many there are.
+        let unread = recovered.iter().map(|(id, _, _)| id.clone());
+        self.allocation.read_later(unread.collect(), self.now);
         self.agents.recover(recovered);
-        self.allocation.trigger(self.now);
-    }
-
-    /// What tasks and executors use. Read of the rows without copying them: there are many.
-    fn recover_usage(&mut self) {
-        let mut parts = Parsed::default();
-        let by_role = |resources: &[wire::Resource]| {
-            let resources = Resources::from_wire(resources).unwrap_or_default();
-            tepui_allocator::parts(&resources)
-        };
-        for (framework_id, _, task) in self.state.tasks() {
-            if holds_resources(task) {
-                let parts = parts.read(&task.resources, by_role);
-                self.allocator
-                    .add_parts(framework_id, &task.agent_id, parts);
-            }
-        }
-        for executor in self.state.executors() {
-            let framework_id = FrameworkId::from(executor.framework_id.as_str());
-            let parts = parts.read(&executor.resources, by_role);
-            self.allocator
-                .add_parts(&framework_id, &executor.agent_id, parts);
-        }
     }
 
     /// A moment of cluster time on this leader's clock; never before the birth.
@@ -577,43 +541,6 @@ impl Machine {
             command: Some(command.clone()),
         }));
         self.send_agent(agent_id, ToAgent::Command(command));
-    }
-}
-
-/// The last few lists of resources that were read: rows that follow each other are alike.
-struct Parsed<'a, T> {
-    last: VecDeque<(&'a [wire::Resource], T)>,
-}
-
-impl<T> Default for Parsed<'_, T> {
-    fn default() -> Self {
-        Parsed {
-            last: VecDeque::new(),
-        }
-    }
-}
-
-impl<'a, T> Parsed<'a, T> {
-    /// More kinds at once are rare, and looking for one costs.
-    const KINDS: usize = 8;
-
-    fn read(
-        &mut self,
-        resources: &'a [wire::Resource],
-        read: impl FnOnce(&[wire::Resource]) -> T,
-    ) -> &T {
-        let known = self.last.iter().position(|(it, _)| *it == resources);
-        let at = match known {
-            Some(at) => at,
-            None => {
-                if self.last.len() == Self::KINDS {
-                    self.last.pop_back();
-                }
-                self.last.push_front((resources, read(resources)));
-                0
-            }
-        };
-        &self.last[at].1
     }
 }
 

@@ -72,10 +72,7 @@ impl Machine {
         self.counters.add(Counter::SlaveReregistrations);
         let interval = self.config.agent_ping_timeout;
         self.agents.attach(agent_id, connection, self.now, interval);
-        if !self.is_deactivated(agent_id) {
-            self.allocator.activate_agent(agent_id);
-            self.allocation.trigger(self.now);
-        }
+        self.offer_again(agent_id);
         self.view_agent(agent_id);
     }
 

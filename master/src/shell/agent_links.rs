@@ -207,7 +207,6 @@ impl Outgoing {
                 let over = self.born.borrow().as_ref().map(|it| it.term) != Some(*term);
                 self.current = None;
                 self.place = None;
-                self.told = None;
                 self.sessions.send_replace(None);
                 // Closed by the shell: the leadership is over, or the reader is too slow.
                 over.then_some(None)
@@ -222,7 +221,9 @@ impl Outgoing {
     /// Without a session: tells who leads, or begins a session when this master does.
     async fn idle(&mut self) -> Option<Option<MasterMessage>> {
         let fence = self.born.borrow_and_update().clone();
-        if let Some(fence) = fence {
+        // The first word comes at once: an agent does not wait for one as it does with masters
+        // of older releases.
+        if let Some(fence) = fence.filter(|_| self.told.is_some()) {
             return self.invite(fence).await;
         }
         let leadership = self.leadership.borrow_and_update().clone();
