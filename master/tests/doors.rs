@@ -208,11 +208,14 @@ impl Agent {
             .unwrap()
             .into_inner();
         let mut agent = Agent { frames, orders };
-        let invitation = agent.next().await;
-        assert!(
-            matches!(&invitation, master_message::Kind::Leader(it) if it.here),
-            "{invitation:?}"
-        );
+        // Who leads is said at once, the invitation follows.
+        for here in [false, true] {
+            let word = agent.next().await;
+            assert!(
+                matches!(&word, master_message::Kind::Leader(it) if it.here == here),
+                "{word:?}"
+            );
+        }
         let first = agent.next().await;
         assert!(
             matches!(first, master_message::Kind::Registered(_)),
