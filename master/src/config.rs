@@ -20,6 +20,17 @@ use tepui_server::{
     version, zookeeper,
 };
 
+/// The newest version of log and rows that this master knows. Tests of upgrades let it pretend
+/// to know a newer one.
+pub(crate) fn supported_version() -> u64 {
+    let test = std::env::var_os("TEPUI_TEST").is_some_and(|it| it == "1");
+    let pretended = std::env::var("TEPUI_TEST_CLUSTER_VERSION").ok();
+    pretended
+        .filter(|_| test)
+        .and_then(|it| it.parse().ok())
+        .unwrap_or(tepui_state::VERSION)
+}
+
 /// Everything that the master needs to start.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {

@@ -275,6 +275,7 @@ async fn peers(
         raft_address,
         client_address: settings.client_address(),
         version: version::OWN.to_owned(),
+        cluster_version: config::supported_version(),
     };
     if !has_store {
         member.store_id = form::draw_store_id(&store)?;

@@ -22,6 +22,9 @@ use tempfile::TempDir;
 /// Options of `tepui local`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
+    /// Masters to start; the second and later ones take two ports each behind the agents'
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=7))]
+    masters: u16,
     /// Agents to start
     #[arg(long, default_value_t = 2)]
     agents: u16,
@@ -45,7 +48,8 @@ pub(crate) struct Options {
 
 /// A running cluster.
 struct Cluster {
-    master: tepui_master::Handle,
+    /// The first one listens on the port that was chosen.
+    masters: Vec<tepui_master::Handle>,
     agents: Vec<tepui_agent::Handle>,
     /// Removed when dropped, unless the person named a folder.
     _folder: Option<TempDir>,
@@ -61,7 +65,11 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
         (None, false) => "process".to_owned(),
     };
     tell!(
-        "==> starting one master and {} agents on 127.0.0.1; tasks run {}",
+        "==> starting {} and {} agents on 127.0.0.1; tasks run {}",
+        match options.masters {
+            1 => "one master".to_owned(),
+            count => format!("{count} masters"),
+        },
         options.agents,
         match (containerizers.contains("docker"), engine) {
             (true, true) => "as Docker containers and as processes",
@@ -70,13 +78,20 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
         }
     );
     let cluster = start(&options, &containerizers).await?;
-    let master = cluster.master.address();
+    let addresses: Vec<String> = cluster
+        .masters
+        .iter()
+        .map(|it| it.address().to_string())
+        .collect();
+    let master = addresses.join(",");
     let context = Context {
-        master: master.to_string(),
+        master: master.clone(),
         ..context.clone()
     };
     wait_for_agents(&context, options.agents).await?;
-    tell!("    master   http://{master}  (state: http://{master}/state)");
+    for address in &addresses {
+        tell!("    master   http://{address}  (state: http://{address}/state)");
+    }
     for agent in &cluster.agents {
         tell!("    agent    http://{}", agent.address());
     }
@@ -101,7 +116,9 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
     for agent in cluster.agents {
         agent.shutdown_and_kill_tasks().await;
     }
-    cluster.master.shutdown().await;
+    for master in cluster.masters {
+        master.shutdown().await;
+    }
     outcome
 }
 
@@ -129,25 +146,25 @@ async fn start(options: &Options, containerizers: &str) -> Result<Cluster> {
         }
     };
     let first = u32::from(options.port);
-    let last = first + 2 + u32::from(options.agents);
+    let more = options.masters - 1;
+    let last = first + 2 + u32::from(options.agents) + 2 * u32::from(more);
     if last > u32::from(u16::MAX) {
         bail!(
-            "--port={first} leaves no room for {} agents",
+            "--port={first} leaves no room for {} agents and {more} more masters",
             options.agents
         );
     }
     check_port(options.port)?;
     let loopback = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let master_flags = [
-        format!("--work_dir={}", folder.join("master").display()),
-        "--ip=127.0.0.1".to_owned(),
-        format!("--port={}", options.port),
-        format!("--raft_port={}", options.port + 2),
-        "--cluster=local".to_owned(),
-    ];
-    let master = tepui_master::start(&master_flags)
-        .await
-        .context("the master does not start")?;
+    let behind = options.port + 2 + options.agents;
+    // Client and raft port of each.
+    let mut ports = vec![(options.port, options.port + 2)];
+    ports.extend((0..more).map(|index| (behind + 2 * index, behind + 2 * index + 1)));
+    let masters = start_masters(&folder, &ports).await?;
+    let named: Vec<String> = ports
+        .iter()
+        .map(|(port, _)| loopback(*port).to_string())
+        .collect();
     let mut agents = Vec::new();
     for index in 0..options.agents {
         // The raft port lies between the master's and the agents'.
@@ -160,7 +177,7 @@ async fn start(options: &Options, containerizers: &str) -> Result<Cluster> {
                 "--work_dir={}",
                 folder.join(format!("agent-{index}")).display()
             ),
-            format!("--master={}", loopback(options.port)),
+            format!("--master={}", named.join(",")),
             "--ip=127.0.0.1".to_owned(),
             format!("--port={port}"),
             format!("--containerizers={containerizers}"),
@@ -173,10 +190,45 @@ async fn start(options: &Options, containerizers: &str) -> Result<Cluster> {
         agents.push(agent);
     }
     Ok(Cluster {
-        master,
+        masters,
         agents,
         _folder: temporary,
     })
+}
+
+/// Starts the masters, which found a cluster together when there are several.
+async fn start_masters(
+    folder: &std::path::Path,
+    ports: &[(u16, u16)],
+) -> Result<Vec<tepui_master::Handle>> {
+    let peers: Vec<String> = ports
+        .iter()
+        .map(|(_, raft)| format!("127.0.0.1:{raft}"))
+        .collect();
+    let mut starting = Vec::new();
+    for (index, (port, raft)) in ports.iter().enumerate() {
+        let name = match index {
+            0 => "master".to_owned(),
+            later => format!("master-{}", later + 1),
+        };
+        let mut flags = vec![
+            format!("--work_dir={}", folder.join(name).display()),
+            "--ip=127.0.0.1".to_owned(),
+            format!("--port={port}"),
+            format!("--raft_port={raft}"),
+            "--cluster=local".to_owned(),
+        ];
+        if ports.len() > 1 {
+            flags.push(format!("--peers={}", peers.join(",")));
+        }
+        // Founders wait for each other.
+        starting.push(tokio::spawn(async move { tepui_master::start(&flags).await }));
+    }
+    let mut masters = Vec::new();
+    for master in starting {
+        masters.push(master.await?.context("a master does not start")?);
+    }
+    Ok(masters)
 }
 
 /// Each agent's part of this machine: cores and memory are shared out, ports never

@@ -54,6 +54,13 @@ enum Command {
         #[arg(long, value_name = "ID|ADDRESS")]
         to: Option<String>,
     },
+    /// Let the cluster use what the newest release brings, once every voter is of it; masters of
+    /// older releases cannot follow any more
+    Upgrade {
+        /// The version of log and rows; the newest that the leader knows when not given
+        #[arg(long, value_name = "VERSION")]
+        to: Option<u64>,
+    },
     /// Write everything that the masters know into a file
     Backup {
         /// The file, which must not exist
@@ -120,6 +127,15 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
                 context,
                 &answer,
                 &format!("master {} leads", answer["leader"]),
+            )?;
+        }
+        Command::Upgrade { to } => {
+            let answer = ask(context, "upgrade", &json!({ "version": to })).await?;
+            let version = &answer["cluster_version"];
+            tell(
+                context,
+                &answer,
+                &format!("the cluster is at version {version}"),
             )?;
         }
         Command::Backup { output } => backup(context, &output).await?,

@@ -1,8 +1,11 @@
 //! What operators do with the masters: see them, add and remove, hand leadership over, back up.
 
-use crate::shell::{
-    door::{App, Failure},
-    peers::{Peers, fetch, keeper, links::MAX_FRAME, note},
+use crate::{
+    config::supported_version,
+    shell::{
+        door::{App, Failure},
+        peers::{Peers, fetch, keeper, links::MAX_FRAME, note},
+    },
 };
 use axum::{body::Body, response::Response};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -15,6 +18,7 @@ use std::{
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
+use tepui_master_machine::{input::OperatorRequest, model::Principal};
 use tepui_replication::{MemberChange, NodeId, Role, Status};
 use tepui_server::{
     auth::Realm,
@@ -28,6 +32,8 @@ use tepui_server::{
 pub(crate) const BACKUP: &[u8; 8] = b"TEPUIBK1";
 /// How long handing over may take: longer than consensus tries.
 const HANDOVER: Duration = Duration::from_secs(5);
+/// How long a voter may take to say who it is.
+const GREETING: Duration = Duration::from_secs(5);
 
 fn refuse(failure: Failure) -> Refusal {
     Box::new(failure.response())
@@ -84,7 +90,7 @@ async fn try_answer(
         let list = list(&app.peers).await.map_err(refuse)?;
         return Ok(shape.json(list.to_string()));
     }
-    app.admit(Realm::ReadWrite, &parts.headers)?;
+    let principal = app.admit(Realm::ReadWrite, &parts.headers)?;
     app.elsewhere(&parts.uri, &parts.headers).await?;
     if parts.method != Method::POST {
         return Err(Box::new(respond::method_not_allowed("POST", &parts.method)));
@@ -99,6 +105,7 @@ async fn try_answer(
         "add" => add(app, &body).await,
         "remove" => remove(&app.peers, &body).await,
         "transfer" => transfer(&app.peers, &body).await,
+        "upgrade" => upgrade(app, principal, &body).await,
         _ => return Ok(respond::not_found()),
     };
     let done = done.map_err(refuse)?;
@@ -286,6 +293,51 @@ async fn remove(peers: &Peers, body: &Value) -> Result<Value, Failure> {
     let changed = keeper::change(peers, vec![MemberChange::Remove(id)], BTreeMap::new()).await;
     changed.map_err(unavailable)?;
     Ok(json!({ "removed": id }))
+}
+
+/// Raises the cluster's version, once every voter answers and knows it: from then on the log may
+/// hold what a master of an older release would have to stop at.
+async fn upgrade(
+    app: &App,
+    principal: Option<Principal>,
+    body: &Value,
+) -> Result<Value, Failure> {
+    let version = match &body["version"] {
+        Value::Null => supported_version(),
+        it => it
+            .as_u64()
+            .ok_or_else(|| Failure::bad_request("version: expected a number"))?,
+    };
+    let peers = &app.peers;
+    let status = status(peers).await?;
+    let own = peers.membership.get().map(|it| it.identity.node_id);
+    for id in status.members.voters.iter().filter(|id| Some(**id) != own) {
+        let address = note(&status.members, *id).unwrap_or_default().raft_address;
+        let silent = |why: String| conflict(format!("master {id} at {address}: {why}"));
+        let connected = tokio::time::timeout(GREETING, peers.security.connect(&address)).await;
+        let channel = connected
+            .map_err(|_| silent("does not answer".to_owned()))?
+            .map_err(|error| silent(format!("{error:#}")))?;
+        let mut client = PeerClient::new(channel).max_decoding_message_size(MAX_FRAME);
+        let greeted = tokio::time::timeout(GREETING, client.greet(peers.greeting())).await;
+        let there = greeted
+            .map_err(|_| silent("does not answer".to_owned()))?
+            .map_err(|status| silent(status.message().to_owned()))?
+            .into_inner()
+            .member
+            .unwrap_or_default();
+        let newest = there.cluster_version.max(1);
+        if newest < version {
+            return Err(conflict(format!(
+                "master {id} at {address} is of release {} and knows versions up to {newest}: \
+                 install the newer release there first",
+                there.version
+            )));
+        }
+    }
+    let request = OperatorRequest::RaiseClusterVersion { version };
+    app.operate(principal, request).await?;
+    Ok(json!({ "cluster_version": version }))
 }
 
 /// Hands leadership to the voter named, or to the one that is the closest.

@@ -5,6 +5,7 @@
 //! hears of it. Neither holds more of the bytes than a few groups.
 
 use super::{BUSY, Membership, Peers, channel::Security, links::MAX_FRAME};
+use crate::config::supported_version;
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -231,7 +232,8 @@ pub(crate) fn load(
             None
         }
     });
-    let state = ClusterState::load(readable).context("the rows make no state")?;
+    let state = ClusterState::load_supporting(supported_version(), readable)
+        .context("the rows make no state")?;
     match failed {
         Some(failure) => Err(failure).context("the rows cannot be read"),
         None => Ok(state),
