@@ -17,7 +17,11 @@ fn followers_send_clients_to_the_leader_and_show_the_past_when_asked() -> Result
     let leader = masters.leader()?;
     let follower = (leader + 1) % 3;
     let (at, there) = (masters.address(follower), masters.address(leader));
-    let follower_knows = || Ok(masters.redirect(follower)?.filter(|it| *it == there.to_string()));
+    let follower_knows = || {
+        Ok(masters
+            .redirect(follower)?
+            .filter(|it| *it == there.to_string()))
+    };
     tepui_tests::cluster::wait_for("the leader's name", PATIENCE, follower_knows)?;
 
     for (method, path) in [
@@ -42,7 +46,11 @@ fn followers_send_clients_to_the_leader_and_show_the_past_when_asked() -> Result
         ensure!(answer.status == 200, "{path}: {}", answer.status);
     }
     let metrics = http::get(at, "/metrics/snapshot")?;
-    ensure!(metrics["master/elected"] == 0.0, "{}", metrics["master/elected"]);
+    ensure!(
+        metrics["master/elected"] == 0.0,
+        "{}",
+        metrics["master/elected"]
+    );
 
     let stale = http::send(at, "GET", "/slaves?stale=true", &[], b"")?;
     ensure!(stale.status == 200 && stale.header("tepui-stale") == Some("true"));
@@ -117,7 +125,10 @@ async fn goes_on(transport: Transport) -> Result<()> {
                 Event::Subscribed { again: it, .. } => again = it,
                 Event::Offers(offers) if again => {
                     let gap = began.elapsed();
-                    println!("{transport:?}: {} ms from kill -9 to the next offer", gap.as_millis());
+                    println!(
+                        "{transport:?}: {} ms from kill -9 to the next offer",
+                        gap.as_millis()
+                    );
                     session.driver.decline(offers[0].id.clone(), None).await?;
                     break;
                 }
@@ -135,7 +146,9 @@ async fn goes_on(transport: Transport) -> Result<()> {
     }
     session
         .driver
-        .kill(v1::TaskId { value: "outlives".into() })
+        .kill(v1::TaskId {
+            value: "outlives".into(),
+        })
         .await?;
     loop {
         if let Event::Update(status) = next(&mut session.events).await?

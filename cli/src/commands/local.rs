@@ -222,7 +222,9 @@ async fn start_masters(
             flags.push(format!("--peers={}", peers.join(",")));
         }
         // Founders wait for each other.
-        starting.push(tokio::spawn(async move { tepui_master::start(&flags).await }));
+        starting.push(tokio::spawn(
+            async move { tepui_master::start(&flags).await },
+        ));
     }
     let mut masters = Vec::new();
     for master in starting {

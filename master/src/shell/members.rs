@@ -297,11 +297,7 @@ async fn remove(peers: &Peers, body: &Value) -> Result<Value, Failure> {
 
 /// Raises the cluster's version, once every voter answers and knows it: from then on the log may
 /// hold what a master of an older release would have to stop at.
-async fn upgrade(
-    app: &App,
-    principal: Option<Principal>,
-    body: &Value,
-) -> Result<Value, Failure> {
+async fn upgrade(app: &App, principal: Option<Principal>, body: &Value) -> Result<Value, Failure> {
     let version = match &body["version"] {
         Value::Null => supported_version(),
         it => it
