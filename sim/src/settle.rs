@@ -23,8 +23,11 @@ impl World {
     pub(crate) fn settle(&mut self) {
         self.heal();
         let healed = self.core.now;
+        // A disk that was slow may still be at it.
+        let busy = self.masters.iter().map(|it| it.body.busy_until).max();
+        let idle = busy.unwrap_or(0).max(healed);
         while self.leader().is_none() {
-            if self.core.now > healed + LEADER_BOUND {
+            if self.core.now > idle + LEADER_BOUND {
                 let text = format!(
                     "nobody leads {} ms after the end of all faults",
                     LEADER_BOUND / 1_000_000

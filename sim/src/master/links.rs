@@ -229,7 +229,18 @@ impl Process {
             }
             return;
         };
-        if let Some(Host::Agent(agent)) = core.net.client(conn) {
+        // Only what answers the master shows that both ways are open.
+        let answers = matches!(
+            &message.kind,
+            Some(
+                agent_message::Kind::Pong(_)
+                    | agent_message::Kind::Attach(_)
+                    | agent_message::Kind::Register(_)
+            )
+        );
+        if let Some(Host::Agent(agent)) = core.net.client(conn)
+            && answers
+        {
             core.checkers.tasks.contact(core.now, agent);
         }
         let input = Input::AgentMessage {

@@ -111,6 +111,8 @@ pub struct Body {
     pub rows: RowStore,
     /// Times as slow as other disks.
     pub slow: u64,
+    /// When the write that was begun last is done.
+    pub busy_until: u64,
     /// The next sync fails; how long the master is down then.
     pub fail_sync: Option<u64>,
     /// Nothing can be written.
@@ -186,6 +188,7 @@ impl Master {
                 log: SharedLog::default(),
                 rows: RowStore::default(),
                 slow: 1,
+                busy_until: 0,
                 fail_sync: None,
                 full: false,
                 supported: tepui_state::VERSION,

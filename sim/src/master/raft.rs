@@ -378,6 +378,7 @@ impl Process {
             true => body.sync(core),
             false => core.random.between(10_000, 60_000) * body.slow,
         };
+        body.busy_until = core.now + delay;
         body.later(core, delay, Event::LogWritten);
     }
 
