@@ -720,6 +720,10 @@ impl Framework {
         let over = crate::checkers::updates::ends(state) || state == TaskState::TaskUnknown;
         if let Some(known) = self.store.tasks.get_mut(&task) {
             known.state = Some(state);
+            if matches!(state, TaskState::TaskUnreachable | TaskState::TaskLost) {
+                known.kill_taken = false;
+                core.checkers.tasks.kill_void(&task);
+            }
         } else if !over {
             // It was lost and is found.
             let agent = status.agent_id.clone().unwrap_or_default().value;

@@ -109,6 +109,14 @@ impl Tasks {
         }
     }
 
+    /// A framework hears that a task may be lost: a KILL of one that is away ends nothing, as in
+    /// Mesos, and has to be sent again when the task is back.
+    pub fn kill_void(&mut self, task: &str) {
+        if let Some(it) = self.asked.get_mut(task) {
+            it.kill_taken = false;
+        }
+    }
+
     /// The launch of a task was committed.
     pub fn logged(&mut self, task: &str) -> Result<(), String> {
         match self.asked.get_mut(task) {
