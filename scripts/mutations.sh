@@ -6,14 +6,15 @@ set -eu
 cd "$(dirname "$0")/.."
 cargo=${CARGO:-cargo}
 seeds=${SEEDS:-60}
-target=${CARGO_TARGET_DIR:-$PWD/target}
+# Nothing that is built here may be taken for what is built from the sources as they are.
+target=${CARGO_TARGET_DIR:-$PWD/target}/mutations
 export CARGO_TARGET_DIR="$target"
 fast='--config profile.dev.package.tepui-sim.opt-level=0'
 $cargo build --quiet -p tepui-sim $fast
 plain=$(mktemp -d)
 cp "$target/debug/tepui-sim" "$plain/"
 # A fixed place: what was built there once need not be built again.
-tree=$target/mutations
+tree=$target/tree
 git worktree add --quiet --detach "$tree" HEAD
 trap 'git worktree remove --force "$tree"; rm -rf "$plain"' EXIT
 names=${NAMES:-$("$plain/tepui-sim" mutations | cut -d' ' -f1)}
