@@ -459,9 +459,11 @@ impl Framework {
                 }
             }
             About::Kill(task) if taken => {
-                core.checkers.tasks.kill_taken(&task);
-                if let Some(known) = self.store.tasks.get_mut(&task) {
+                // One that is away was not told.
+                let is_there = |it: &&mut Known| it.state != Some(TaskState::TaskUnreachable);
+                if let Some(known) = self.store.tasks.get_mut(&task).filter(is_there) {
                     known.kill_taken = true;
+                    core.checkers.tasks.kill_taken(&task);
                 }
             }
             About::Refuse(offer) if taken => {
