@@ -53,6 +53,8 @@ pub struct Salvage {
     pub identity: Identity,
     /// The members, as of the last entry that was applied.
     pub members: Members,
+    /// Last entry that is not in the log any more: rows from before do not go with it.
+    pub cut_index: u64,
 }
 
 /// Why a store cannot be used.
@@ -329,7 +331,13 @@ impl Store {
         log.verify().map_err(read)?;
         let members = tepui_replication_node::members_of_state(&state)
             .map_err(|it| inconsistent(it.to_string()))?;
-        Ok(Salvage { identity, members })
+        let cut_index = tepui_replication_node::cut_of_state(&state)
+            .map_err(|it| inconsistent(it.to_string()))?;
+        Ok(Salvage {
+            identity,
+            members,
+            cut_index,
+        })
     }
 
     /// Makes this member the only voter, of an `incarnation` larger than its own: the way back for a cluster that

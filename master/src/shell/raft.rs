@@ -161,18 +161,14 @@ impl Listener for Receiver {
             is_ticket,
         };
         let taken = peers.queue(to).push(item);
-        match (taken, is_ticket) {
-            (true, true) => service::ticket_sent(peers, to),
-            (true, false) => {}
-            (false, _) => {
-                // Not from here: consensus is in the middle of a step.
-                if let Some(it) = peers.membership.get() {
-                    let _ = match is_ticket {
-                        true => it.handle.report_rows(to, false),
-                        false => it.handle.report_unreachable(to),
-                    };
-                }
-            }
+        if is_ticket {
+            // One that was not taken is reported by who looks after tickets: until then the peer
+            // gets nothing, so that must not be lost in a full queue.
+            service::ticket_sent(peers, to);
+        }
+        if !taken && let Some(it) = peers.membership.get() {
+            // Repeated with the end of the link.
+            let _ = it.handle.report_unreachable(to);
         }
     }
 

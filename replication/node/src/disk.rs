@@ -84,6 +84,16 @@ pub fn members_of_state(record: &[u8]) -> Result<Members, DiskError> {
     Ok(state.members)
 }
 
+/// The last entry that is not in the log any more, as the record beside the entries says: rows
+/// from before are of no use to this log.
+///
+/// # Errors
+/// The record is damaged.
+pub fn cut_of_state(record: &[u8]) -> Result<u64, DiskError> {
+    let state = State::decode(record).map_err(|it| DiskError(it.to_string()))?;
+    Ok(state.cut_index)
+}
+
 /// A record beside the entries in which this node alone votes, for a cluster that has lost its
 /// quorum for good. Term, vote and log stay as they are; changes of members that the log, which
 /// ends at `last_index`, still holds are of the members before and have no effect.

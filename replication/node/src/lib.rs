@@ -22,7 +22,8 @@ mod members;
 mod node;
 
 pub use disk::{
-    Batch, Disk, DiskError, Origin, Stored, first_state, members_of_state, seize_state,
+    Batch, Disk, DiskError, Origin, Stored, cut_of_state, first_state, members_of_state,
+    seize_state,
 };
 pub use members::{MemberChange, Members};
 pub use node::{

@@ -325,6 +325,7 @@ impl<D: Disk> Node<D> {
         let mut last_index = stored.last_index.max(state.cut_index);
         // Rows that were fetched before the log behind them was durable: the log that is here ends
         // before them, or holds another leader's entry in their place.
+        let mut members_changed = false;
         let mut origin = stored.origin.filter(|it| it.index >= state.cut_index);
         if let Some(rows) = &origin
             && rows.index <= last_index
@@ -332,6 +333,13 @@ impl<D: Disk> Node<D> {
             let found = Log::new(&disk, state.clone(), last_index);
             let term = raft::Storage::term(&found, rows.index)
                 .map_err(|it| NewError::State(it.to_string()))?;
+            // The log goes on behind them. Changes of members up to there have been applied by whom
+            // the rows come from, and are not handed out again.
+            if term == rows.term && rows.index > state.members_index {
+                state.members = rows.members.clone();
+                state.members_index = rows.index;
+                members_changed = true;
+            }
             origin = origin.filter(|rows| term != rows.term);
         }
         let anew = origin.is_some();
@@ -395,7 +403,7 @@ impl<D: Disk> Node<D> {
             outstanding: VecDeque::new(),
             writes: 0,
             durable: last_index,
-            state_changed: fresh || anew,
+            state_changed: fresh || anew || members_changed,
             clear_log: anew,
             cut_to: None,
             released: Vec::new(),

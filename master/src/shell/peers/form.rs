@@ -357,7 +357,7 @@ pub(crate) async fn fetch_again(peers: &Arc<Peers>, salvage: &Salvage) -> Result
                 &peers.security,
                 &member.raft_address,
                 ends,
-                0,
+                salvage.cut_index,
                 peers.store.clone(),
                 identity.clone(),
             );

@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// A learner this close to the leader's log may vote: it catches up before it is asked to.
 const CLOSE: u64 = 1000;
 /// A ticket that nobody has asked rows for by then was lost.
-const TICKET_PATIENCE: Duration = Duration::from_secs(10);
+const TICKET_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a change of the members may take.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
 
