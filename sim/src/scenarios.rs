@@ -247,6 +247,19 @@ fn nobody_of_the_first(world: &World) -> Result<(), String> {
 
 // ------------------------------------------------------------ how to get there
 
+/// Whoever leads then dies, with what its disk had not synced when the `power` fails.
+fn crash_leader(at: u64, power: bool, lasts: u64) -> (u64, Part) {
+    fault(
+        at,
+        Fault::CrashMaster {
+            master: 0,
+            lead: true,
+            power,
+            lasts,
+        },
+    )
+}
+
 fn fault(at: u64, fault: Fault) -> (u64, Part) {
     (at, Part::Fault(fault))
 }
@@ -538,15 +551,7 @@ fn quota(seed: u64) -> Plan {
         act(12, Some(12)),
         act(20, Some(2)),
         act(34, None),
-        fault(
-            25 * SECOND,
-            Fault::CrashMaster {
-                master: 0,
-                lead: true,
-                power: false,
-                lasts: SECOND,
-            },
-        ),
+        crash_leader(25 * SECOND, false, SECOND),
     ];
     plan(shape, parts)
 }
@@ -567,17 +572,7 @@ fn failover_timeout(seed: u64) -> Plan {
         ..shape(seed, vec![patient(25), patient(25), Style::batch()])
     };
     let away = |framework, lasts| Fault::CrashFramework { framework, lasts };
-    let crash = |at| {
-        fault(
-            at,
-            Fault::CrashMaster {
-                master: 0,
-                lead: true,
-                power: false,
-                lasts: SECOND,
-            },
-        )
-    };
+    let crash = |at| crash_leader(at, false, SECOND);
     let parts = vec![
         fault(5 * SECOND, away(0, 18 * SECOND)),
         fault(5 * SECOND, away(1, 45 * SECOND)),
@@ -665,15 +660,7 @@ fn upgrade(seed: u64) -> Plan {
         raise(16),
         newer(19, 2),
         raise(26),
-        fault(
-            32 * SECOND,
-            Fault::CrashMaster {
-                master: 0,
-                lead: true,
-                power: false,
-                lasts: SECOND,
-            },
-        ),
+        crash_leader(32 * SECOND, false, SECOND),
     ];
     plan(shape, parts)
 }
