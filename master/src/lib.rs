@@ -24,7 +24,7 @@ use crate::{
     flags::TABLE,
     shell::{
         core::{self, Parts, ReplicaEvent, Shared},
-        destinations::Destinations,
+        destinations::{Destinations, Pace},
         door::App,
         grpc, http,
         intake::{Class, Control, Intake},
@@ -153,8 +153,15 @@ async fn start_with(flags: Flags) -> Result<Handle> {
 
     let intake = Intake::new();
     let pace = intake.clone();
-    let destinations = Destinations::new(move |connection, behind| {
-        pace.interject(connection, Input::SchedulerPace { connection, behind });
+    let destinations = Destinations::new(move |connection, its| {
+        let input = match its {
+            Pace::Turn => Input::SchedulerTurn { connection },
+            Pace::Behind | Pace::CaughtUp => Input::SchedulerPace {
+                connection,
+                behind: its == Pace::Behind,
+            },
+        };
+        pace.interject(connection, input);
     });
     let shared = Arc::new(Shared::default());
     let (view, view_thread) = ViewHandle::start(settings.subscribers)?;

@@ -18,6 +18,7 @@ use crate::{
     fatal::Fatal,
     listener::Listener,
     options::Options,
+    priority::go_first,
     raft_thread::{Answer, Command, RaftThread},
     store::{OpenError, Store},
     transfer::{FetchedRows, RowsSink},
@@ -35,6 +36,8 @@ const BATCHES: usize = 256;
 /// One flush of rows is asked for at a time, since the next one coalesces what changes meanwhile;
 /// the rest is for rows that go to other masters or come from them, which are few.
 const ROWS_WORK: usize = 16;
+/// The thread that nobody waits for.
+const ROWS: &str = "raft-rows";
 
 /// Names a proposal: [`crate::Committed`] has the same term and sequence.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -412,6 +415,9 @@ impl Replica {
         let mut spawn = |name, body: Box<dyn FnOnce() + Send>| {
             let fault = fault.clone();
             let guarded = move || {
+                if name != ROWS {
+                    go_first();
+                }
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
                     let message = panic
                         .downcast_ref::<String>()
@@ -441,7 +447,7 @@ impl Replica {
             Box::new(move || writers::write_log(&log, &log_queue, &logged, &of_log)),
         )?;
         spawn(
-            "raft-rows",
+            ROWS,
             Box::new(move || writers::write_rows(rows, room, &rows_queue, &flushed, &of_rows)),
         )?;
         Ok(replica)

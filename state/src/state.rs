@@ -1,6 +1,6 @@
 //! The tables and how they are read.
 
-use std::sync::Arc;
+use std::{ops::Bound, sync::Arc};
 
 use tepui_model::{
     id::{AgentId, ExecutorId, FrameworkId, TaskId},
@@ -204,6 +204,19 @@ impl ClusterState {
         framework: &FrameworkId,
     ) -> impl Iterator<Item = (&TaskId, &Arc<log::Task>)> + use<'_> {
         rows(self.tasks.get(framework))
+    }
+
+    /// Those of [`Self::tasks_of_framework`] behind `after`; all when it is `None`.
+    pub fn tasks_of_framework_after(
+        &self,
+        framework: &FrameworkId,
+        after: Option<&TaskId>,
+    ) -> impl Iterator<Item = (&TaskId, &Arc<log::Task>)> + use<'_> {
+        let from = after.map_or(Bound::Unbounded, |it| Bound::Excluded(it.clone()));
+        let table = self.tasks.get(framework).into_iter();
+        table
+            .flat_map(move |it| it.range((from.clone(), Bound::Unbounded)))
+            .map(|(id, slot)| (id, &slot.row))
     }
 
     /// The agent's tasks that are not completed, unreachable ones included, by framework and id.

@@ -10,6 +10,7 @@ use tepui_model::offer::FrameworkFormat;
 use tepui_model::time::Instant;
 
 use crate::input::{ConnectionId, StreamRef, Transport};
+use crate::reconcile::Reconciling;
 use crate::timers::Timers;
 
 /// One open subscription.
@@ -26,6 +27,8 @@ pub(crate) struct Session {
 pub(crate) struct Frameworks {
     sessions: BTreeMap<FrameworkId, Session>,
     by_connection: BTreeMap<ConnectionId, FrameworkId>,
+    // Of connected frameworks that asked.
+    reconciling: BTreeMap<FrameworkId, Reconciling>,
     heartbeats: Timers<FrameworkId>,
     // Of disconnected frameworks: when `failover_timeout` is over.
     failovers: Timers<FrameworkId>,
@@ -36,6 +39,7 @@ impl Frameworks {
         Frameworks {
             sessions: BTreeMap::new(),
             by_connection: BTreeMap::new(),
+            reconciling: BTreeMap::new(),
             heartbeats: Timers::new(),
             failovers: Timers::new(),
         }
@@ -72,6 +76,7 @@ impl Frameworks {
             .set(framework_id.clone(), now + heartbeat_interval);
         self.by_connection
             .insert(session.connection, framework_id.clone());
+        self.reconciling.remove(framework_id);
         let before = self.sessions.insert(framework_id.clone(), session);
         if let Some(before) = &before {
             self.by_connection.remove(&before.connection);
@@ -91,7 +96,14 @@ impl Frameworks {
         let session = self.sessions.remove(framework_id)?;
         self.by_connection.remove(&session.connection);
         self.heartbeats.clear(framework_id);
+        self.reconciling.remove(framework_id);
         Some(session)
+    }
+
+    /// What the subscription is still to be told because it asked; `None` when there is none.
+    pub(crate) fn reconciling(&mut self, framework_id: &FrameworkId) -> Option<&mut Reconciling> {
+        let connected = self.sessions.contains_key(framework_id);
+        connected.then(|| self.reconciling.entry(framework_id.clone()).or_default())
     }
 
     /// Forgets the framework's clocks too.
@@ -154,6 +166,12 @@ impl Frameworks {
             self.by_connection.len(),
             "frameworks: indexes differ"
         );
+        for framework_id in self.reconciling.keys() {
+            assert!(
+                self.is_connected(framework_id),
+                "{framework_id} asked and is gone"
+            );
+        }
         for (framework_id, session) in &self.sessions {
             assert_eq!(
                 self.by_connection.get(&session.connection),

@@ -60,6 +60,12 @@ pub enum Input {
         /// Whether it is behind.
         behind: bool,
     },
+    /// The reader of a subscription came to [`Message::Turn`](crate::output::Message::Turn): it has
+    /// read everything that was sent before. Unknown connections are ignored.
+    SchedulerTurn {
+        /// The connection given at subscription.
+        connection: ConnectionId,
+    },
     /// A frame of an agent's link. The first one of a connection must be `Register`.
     AgentMessage {
         /// The link it came on.

@@ -127,6 +127,7 @@ impl Machine {
             Input::SchedulerPace { connection, behind } => {
                 self.set_scheduler_pace(connection, behind);
             }
+            Input::SchedulerTurn { connection } => self.scheduler_turn(connection),
             Input::AgentMessage {
                 connection,
                 principal,

@@ -74,6 +74,9 @@ pub enum Message {
         /// Which form of resources and offers the framework understands.
         format: FrameworkFormat,
     },
+    /// To a scheduler's stream, not to its client: when the reader comes to it, say
+    /// [`SchedulerTurn`](crate::input::Input::SchedulerTurn). What is left to send follows then.
+    Turn,
     /// To a scheduler or an agent: close the connection after everything sent
     /// before on it. The machine has forgotten the connection.
     Close {

@@ -59,13 +59,18 @@ pub(crate) struct Messages {
 impl Messages {
     /// The next message, in order; `None` when the stream was closed.
     pub(crate) async fn recv(&mut self) -> Option<Message> {
-        let message = self.receiver.recv().await;
-        if self.behind.load(Ordering::Acquire) && self.receiver.len() <= CAUGHT_UP {
-            let _registry = self.destinations.lock();
-            self.behind.store(false, Ordering::Release);
-            (self.destinations.pace)(self.connection, false);
+        loop {
+            let message = self.receiver.recv().await;
+            if self.behind.load(Ordering::Acquire) && self.receiver.len() <= CAUGHT_UP {
+                let _registry = self.destinations.lock();
+                self.behind.store(false, Ordering::Release);
+                (self.destinations.pace)(self.connection, Pace::CaughtUp);
+            }
+            match message {
+                Some(Message::Turn) => (self.destinations.pace)(self.connection, Pace::Turn),
+                message => return message,
+            }
         }
-        message
     }
 }
 
@@ -154,15 +159,24 @@ struct Inner {
     requests: HashMap<RequestId, Waiting>,
 }
 
-/// Told that the reader of a scheduler's stream fell behind, or caught up.
-type Pace = Box<dyn Fn(ConnectionId, bool) + Send + Sync>;
+/// How the reader of a scheduler's stream does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    Behind,
+    CaughtUp,
+    /// It came to a [`Message::Turn`].
+    Turn,
+}
+
+/// Told of it.
+type Told = Box<dyn Fn(ConnectionId, Pace) + Send + Sync>;
 
 /// The registry of receivers.
 pub(crate) struct Destinations {
     inner: Mutex<Inner>,
     next: AtomicU64,
     /// Called with the registry locked, so that what it says of one stream is in order.
-    pace: Pace,
+    pace: Told,
 }
 
 impl fmt::Debug for Destinations {
@@ -174,7 +188,7 @@ impl fmt::Debug for Destinations {
 impl Destinations {
     /// An empty registry; `pace` is called when the reader of a scheduler's stream falls
     /// behind and when it has caught up, and must neither wait nor use the registry.
-    pub(crate) fn new(pace: impl Fn(ConnectionId, bool) + Send + Sync + 'static) -> Arc<Self> {
+    pub(crate) fn new(pace: impl Fn(ConnectionId, Pace) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::default(),
             next: AtomicU64::default(),
@@ -320,7 +334,7 @@ impl Destinations {
                         && matches!(to, Destination::Scheduler(_))
                         && !stream.behind.swap(true, Ordering::AcqRel)
                     {
-                        (self.pace)(id, true);
+                        (self.pace)(id, Pace::Behind);
                     }
                     if let Err(error) = stream.sender.try_send(message) {
                         if matches!(error, mpsc::error::TrySendError::Full(_)) {
@@ -403,7 +417,7 @@ mod tests {
             message.to = Destination::Scheduler(scheduler);
             destinations.deliver(vec![message, event(agent)]);
         }
-        assert_eq!(*told.lock().unwrap(), [(scheduler, true)]);
+        assert_eq!(*told.lock().unwrap(), [(scheduler, Pace::Behind)]);
         while messages.receiver.len() > CAUGHT_UP + 1 {
             messages.recv().await.unwrap();
         }
@@ -411,8 +425,33 @@ mod tests {
         messages.recv().await.unwrap();
         assert_eq!(
             *told.lock().unwrap(),
-            [(scheduler, true), (scheduler, false)]
+            [(scheduler, Pace::Behind), (scheduler, Pace::CaughtUp)]
         );
+    }
+
+    #[tokio::test]
+    async fn a_turn_is_told_when_everything_before_it_was_read() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let turns = told.clone();
+        let destinations = Destinations::new(move |id, its| {
+            turns.lock().unwrap().push((id, its));
+        });
+        let (scheduler, mut messages) = destinations.stream();
+        let to_scheduler = |message| Outgoing {
+            to: Destination::Scheduler(scheduler),
+            message,
+            needs: Needs::Committed,
+        };
+        let sent = [
+            event(scheduler).message,
+            Message::Turn,
+            event(scheduler).message,
+        ];
+        destinations.deliver(sent.map(to_scheduler).into());
+        messages.recv().await.unwrap();
+        assert!(told.lock().unwrap().is_empty());
+        assert!(matches!(messages.recv().await, Some(Message::ToAgent(_))));
+        assert_eq!(*told.lock().unwrap(), [(scheduler, Pace::Turn)]);
     }
 
     #[tokio::test]

@@ -30,6 +30,8 @@ struct Stream {
     accepted: Option<String>,
     /// The machine was told that its reader is behind.
     behind: bool,
+    /// The machine waits until everything was read.
+    turn: bool,
 }
 
 /// Open connections.
@@ -128,6 +130,7 @@ impl Process {
                 let stream = Stream {
                     accepted,
                     behind: false,
+                    turn: false,
                 };
                 self.door.streams.insert(connection, stream);
                 let input = Input::Subscribe(SubscribeInput {
@@ -230,6 +233,10 @@ impl Process {
         if let Some(stream_id) = stream.accepted.take() {
             core.send(conn, End::Client, Frame::Accepted(stream_id));
         }
+        if matches!(message, Message::Turn) {
+            stream.turn = true;
+            return;
+        }
         let Message::Event { event, format } = message else {
             self.door.streams.remove(&id);
             core.send(conn, End::Client, Frame::Closed);
@@ -262,11 +269,21 @@ impl Process {
     pub(super) fn pace(&mut self, body: &mut Body, core: &mut Core) {
         let enough = core.shape.limits.stream_queue / BEHIND / 4;
         let mut caught_up = Vec::new();
+        let mut turns = Vec::new();
         for (id, stream) in &mut self.door.streams {
-            if stream.behind && core.net.unread(Conn(id.0), End::Client) <= enough {
+            let unread = core.net.unread(Conn(id.0), End::Client);
+            if stream.behind && unread <= enough {
                 stream.behind = false;
                 caught_up.push(*id);
             }
+            if stream.turn && unread == 0 {
+                stream.turn = false;
+                turns.push(*id);
+            }
+        }
+        for connection in turns {
+            let input = Input::SchedulerTurn { connection };
+            self.input(body, core, Class::Client, connection, input);
         }
         for connection in caught_up {
             let input = Input::SchedulerPace {

@@ -136,6 +136,9 @@ pub fn input(world: &mut World, text: &str) -> Option<Input> {
             connection: world.connection(words.plain(1)),
             behind: words.plain(0) == "behind",
         },
+        "turn" => Input::SchedulerTurn {
+            connection: world.connection(words.plain(1)),
+        },
         "detach" => Input::AgentDisconnected {
             connection: world.connection(words.plain(1)),
         },

@@ -224,6 +224,7 @@ fn command(command: &log::Command) -> String {
 fn message(message: &Message) -> String {
     match message {
         Message::Event { event: it, .. } => event(it),
+        Message::Turn => "TURN".to_owned(),
         Message::Close { status, reason } => format!("CLOSE {status:?}: {reason}"),
         Message::Answer { status, message } if message.is_empty() => {
             format!("{}", status.http_code())

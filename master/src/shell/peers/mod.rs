@@ -35,7 +35,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicBool},
     time::{Duration, Instant},
 };
-use tepui_replication::{Handle, Identity, Members, NodeId};
+use tepui_replication::{Handle, Identity, Members, NodeId, go_first};
 use tepui_server::{
     listener::Stop,
     proto::tepui::raft::v1::{Ends, Greeting, Member},
@@ -111,6 +111,7 @@ impl Runtime {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("peers")
+            .on_thread_start(go_first)
             .enable_all()
             .build()
             .map(|it| Runtime(Some(it)))
