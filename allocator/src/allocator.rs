@@ -7,6 +7,7 @@ use crate::{
     agents::{Agent, AgentSpec, Refusals},
     amounts::{Amounts, Dimensions},
     bits::Bits,
+    counts::Counts,
     cycle::{self, Run, View},
     filters::{AgentFilters, Expiry},
     frameworks::{Framework, FrameworkSpec, Minimum, Rules, minimum},
@@ -70,6 +71,7 @@ pub struct Allocator {
     /// Something became possible while the cycle under way was interrupted.
     pub(crate) disturbed: bool,
     reviewed: usize,
+    pub(crate) counts: Counts,
     /// Kept from visit to visit for their memory.
     pub(crate) walk: Walk,
     pub(crate) views: Vec<View>,
@@ -113,6 +115,7 @@ impl Allocator {
             run: None,
             disturbed: false,
             reviewed: 0,
+            counts: Counts::default(),
             walk: Walk::default(),
             views: Vec::new(),
             nothing: Arc::default(),
@@ -761,6 +764,7 @@ impl Allocator {
 
     fn add_filter(&mut self, agent: u32, client: u32, refused: &Arc<Resources>, until: Instant) {
         if self.agent_mut(agent).filters.add(client, refused, until) {
+            self.counts.filters_added += 1;
             self.expiry.add(until, agent, client);
         }
     }
@@ -892,6 +896,17 @@ impl Allocator {
             order.push((it.role.clone(), it.framework_id.clone()));
         }
         order
+    }
+
+    /// What was done so far, and how much is kept: units of work that no clock has a say in.
+    pub fn counts(&self) -> Counts {
+        let filters = self.agents.iter().flatten().map(|it| it.filters.len());
+        Counts {
+            moves: self.tree.moves,
+            sorts: self.tree.sorts,
+            filters: filters.sum::<usize>() as u64,
+            ..self.counts
+        }
     }
 
     /// When there may be something to give without another call: when the next filter ends.

@@ -6,12 +6,19 @@
 //! visited in this cycle if its turn is yet to come, otherwise in the next one.
 
 use crate::{
+    agents::Agent,
     allocator::Allocator,
     amounts::{Amounts, Dimensions},
     frameworks::Sees,
-    index, quota,
+    index,
+    options::AgentOrder,
+    quota,
 };
-use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    sync::Arc,
+};
 use tepui_model::{
     AgentId, FrameworkId, Quantities, Resources, Role, Scalar, agent::Capability as AgentCan,
     time::Instant,
@@ -26,8 +33,8 @@ pub struct Allotment {
     pub role: Role,
     /// Of which agent.
     pub agent: AgentId,
-    /// What, allocated to the role.
-    pub resources: Resources,
+    /// What, allocated to the role; shared with allotments that are alike.
+    pub resources: Arc<Resources>,
 }
 
 /// What one slice of a cycle gave.
@@ -42,20 +49,70 @@ pub struct Cycle {
 }
 
 /// How far an interrupted cycle came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Whether it still serves guarantees.
     pub guarantees: bool,
-    /// The place of the last agent that was visited, see [`place`]; none before the first.
-    pub last: Option<u64>,
+    /// The place of the last agent that was visited; none before the first.
+    pub last: Option<Place>,
+}
+
+/// An agent's place in the order of a cycle's stage: agents are visited by rising place.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// Under [`AgentOrder::Hashed`], see [`place`].
+    Hash(u64),
+    /// Under [`AgentOrder::Id`].
+    Id(AgentId),
 }
 
 /// A cycle under way.
 #[derive(Debug)]
 pub(crate) struct Run {
     guarantees: bool,
-    last: Option<u64>,
-    queue: BinaryHeap<Reverse<(u64, u32)>>,
+    last: Option<Place>,
+    queue: Queue,
+}
+
+/// The agents that are to be visited yet.
+#[derive(Debug)]
+enum Queue {
+    Hashed {
+        /// Those of the beginning, the next one last.
+        sorted: Vec<(u64, u32)>,
+        /// Those that came while the cycle was interrupted.
+        late: BinaryHeap<Reverse<(u64, u32)>>,
+    },
+    ById(BTreeMap<AgentId, u32>),
+}
+
+impl Queue {
+    fn pop(&mut self) -> Option<(Place, u32)> {
+        match self {
+            Queue::Hashed { sorted, late } => {
+                let next = match (sorted.last(), late.peek()) {
+                    (Some(one), Some(Reverse(other))) if other < one => late.pop().map(|it| it.0),
+                    (Some(_), _) => sorted.pop(),
+                    (None, _) => late.pop().map(|it| it.0),
+                };
+                next.map(|(place, agent)| (Place::Hash(place), agent))
+            }
+            Queue::ById(agents) => {
+                let (id, agent) = agents.pop_first()?;
+                Some((Place::Id(id), agent))
+            }
+        }
+    }
+
+    fn push(&mut self, place: Place, agent: u32) {
+        match (self, place) {
+            (Queue::Hashed { late, .. }, Place::Hash(place)) => late.push(Reverse((place, agent))),
+            (Queue::ById(agents), Place::Id(id)) => {
+                agents.insert(id, agent);
+            }
+            (Queue::Hashed { .. }, Place::Id(_)) | (Queue::ById(_), Place::Hash(_)) => {}
+        }
+    }
 }
 
 /// What a client may be given of an agent, before quota.
@@ -83,7 +140,8 @@ const VISIT_WORK: u32 = 4;
 /// Clients passed by because they are known to refuse, per unit of work.
 const SKIPS_PER_WORK: u32 = 32;
 
-/// The place of an agent in the order of a round: agents are visited by rising place.
+/// The place of an agent in the order of a round under [`AgentOrder::Hashed`]: agents are
+/// visited by rising place.
 pub fn place(seed: u64, round: u64, guarantees: bool, agent: &AgentId) -> u64 {
     place_of(
         round_hash(seed, round, guarantees),
@@ -130,6 +188,7 @@ impl Allocator {
             Some(run) => self.resume(run),
             None => {
                 self.round += 1;
+                self.counts.cycles += 1;
                 self.disturbed = false;
                 self.begin(self.quotas.has_guarantees())
             }
@@ -140,7 +199,7 @@ impl Allocator {
             if work >= budget && work > 0 {
                 let progress = Progress {
                     guarantees: run.guarantees,
-                    last: run.last,
+                    last: run.last.clone(),
                 };
                 self.run = Some(run);
                 return Cycle {
@@ -149,21 +208,22 @@ impl Allocator {
                     progress: Some(progress),
                 };
             }
-            let Some(Reverse((place, agent))) = run.queue.pop() else {
+            let Some((place, agent)) = run.queue.pop() else {
                 if run.guarantees {
                     run = self.begin(false);
                     continue;
                 }
                 break;
             };
-            run.last = Some(place);
             let guarantees = run.guarantees;
             let known = self.agents.get(agent as usize).and_then(Option::as_ref);
             // The ordinal may be another agent's by now, which has a place of its own.
             let is_due = known.is_some_and(|it| {
-                it.pending && it.is_eligible() && self.place(it.id_hash, guarantees) == place
+                it.pending && it.is_eligible() && self.is_place(it, guarantees, &place)
             });
+            run.last = Some(place);
             if is_due {
+                self.counts.agents_visited += 1;
                 work += VISIT_WORK + self.visit(agent, guarantees, &mut allotments);
             }
         }
@@ -175,27 +235,57 @@ impl Allocator {
         }
     }
 
-    fn place(&self, id_hash: u64, guarantees: bool) -> u64 {
-        place_of(round_hash(self.seed, self.round, guarantees), id_hash)
+    fn place(&self, agent: &Agent, guarantees: bool) -> Place {
+        match self.options.agent_order {
+            AgentOrder::Hashed => {
+                let round = round_hash(self.seed, self.round, guarantees);
+                Place::Hash(place_of(round, agent.id_hash))
+            }
+            AgentOrder::Id => Place::Id(agent.id.clone()),
+        }
+    }
+
+    fn is_place(&self, agent: &Agent, guarantees: bool, place: &Place) -> bool {
+        match place {
+            Place::Hash(place) => {
+                let round = round_hash(self.seed, self.round, guarantees);
+                place_of(round, agent.id_hash) == *place
+            }
+            Place::Id(id) => agent.id == *id,
+        }
     }
 
     fn begin(&mut self, guarantees: bool) -> Run {
         self.late.clear();
         let round_hash = round_hash(self.seed, self.round, guarantees);
-        let agents = self.pending.iter().filter(|it| self.agent(**it).pending);
-        let places = agents.map(|it| Reverse((place_of(round_hash, self.agent(*it).id_hash), *it)));
+        let agents = self.pending.iter().copied();
+        let agents = agents.filter(|it| self.agent(*it).pending);
+        let queue = match self.options.agent_order {
+            AgentOrder::Hashed => {
+                let place = |it: u32| (place_of(round_hash, self.agent(it).id_hash), it);
+                let mut sorted: Vec<(u64, u32)> = agents.map(place).collect();
+                sorted.sort_unstable_by(|one, other| other.cmp(one));
+                Queue::Hashed {
+                    sorted,
+                    late: BinaryHeap::new(),
+                }
+            }
+            AgentOrder::Id => {
+                Queue::ById(agents.map(|it| (self.agent(it).id.clone(), it)).collect())
+            }
+        };
         Run {
             guarantees,
             last: None,
-            queue: places.collect(),
+            queue,
         }
     }
 
     fn resume(&mut self, mut run: Run) -> Run {
         for agent in std::mem::take(&mut self.late) {
-            let place = self.place(self.agent(agent).id_hash, run.guarantees);
-            if run.last.is_none_or(|last| place > last) {
-                run.queue.push(Reverse((place, agent)));
+            let place = self.place(self.agent(agent), run.guarantees);
+            if run.last.as_ref().is_none_or(|last| place > *last) {
+                run.queue.push(place, agent);
             }
         }
         run
@@ -368,12 +458,14 @@ impl Allocator {
             }
         }
         work += walk.skipped / SKIPS_PER_WORK;
+        self.counts.clients_skipped += u64::from(walk.skipped);
         self.walk = walk;
         work
     }
 
     /// Whether the client takes what the agent has for it.
     fn ask(&mut self, agent: u32, client: u32, guaranteed: bool) -> Verdict {
+        self.counts.clients_asked += 1;
         if !self.can_use(agent, client) {
             self.refuses(agent, client, true);
             return Verdict::Refuses;
@@ -602,7 +694,7 @@ impl Allocator {
     ) {
         let of_client = self.tree.client(client);
         let (framework, role) = (of_client.framework_id.clone(), of_client.role.clone());
-        let allotted = resources.allocate(&role);
+        let allotted = Arc::new(resources.allocate(&role));
         let has_shared = !self.agent(agent).is_plain && resources.iter().any(|it| it.shared);
         self.hold(agent, client, &resources);
         self.tree.count(client);
@@ -622,6 +714,7 @@ impl Allocator {
         }
         self.views.clear();
         let agent = it.id.clone();
+        self.counts.allotments += 1;
         allotments.push(Allotment {
             framework,
             role,

@@ -19,6 +19,19 @@ pub struct Options {
     /// The region of the master, when it has a domain: agents of other regions are only for
     /// frameworks with REGION_AWARE.
     pub region: Option<String>,
+    /// In which order a cycle visits agents.
+    pub agent_order: AgentOrder,
+}
+
+/// In which order a cycle visits agents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AgentOrder {
+    /// Drawn anew for each cycle from the seed, the round and the agent's id, so that no agent
+    /// and no framework is preferred for its name.
+    #[default]
+    Hashed,
+    /// By rising id: for comparisons with other allocators.
+    Id,
 }
 
 impl Default for Options {
@@ -37,6 +50,7 @@ impl Default for Options {
             min_allocatable: vec![cpus, mem],
             filter_gpu_resources: true,
             region: None,
+            agent_order: AgentOrder::Hashed,
         }
     }
 }

@@ -106,6 +106,9 @@ pub(crate) struct Tree {
     dirty_nodes: Vec<u32>,
     /// All clients that want offers.
     pub(crate) listed: Bits,
+    /// Places in lists that were looked for, see [`crate::Counts`].
+    pub(crate) moves: u64,
+    pub(crate) sorts: u64,
 }
 
 impl Tree {
@@ -125,6 +128,8 @@ impl Tree {
             dirty_clients: Vec::new(),
             dirty_nodes: Vec::new(),
             listed: Bits::default(),
+            moves: 0,
+            sorts: 0,
         }
     }
 
@@ -546,6 +551,7 @@ impl Tree {
             it.dirty = false;
             return;
         }
+        self.moves += 1;
         let mut list = std::mem::take(&mut self.node_mut(node).listed);
         let from = list.partition_point(|it| self.compare_clients(*it, client).is_lt());
         let it = self.client_mut(client);
@@ -582,6 +588,7 @@ impl Tree {
         };
         standing.share = share;
         if standing.listed > 0 {
+            self.moves += 1;
             move_in_order(&mut order, from, it, |one, other| {
                 self.compare_siblings(one, other)
             });
@@ -590,6 +597,7 @@ impl Tree {
     }
 
     fn settle_all(&mut self) {
+        self.sorts += 1;
         self.dirty_clients.clear();
         self.dirty_nodes.clear();
         for it in self.clients.iter_mut().flatten() {

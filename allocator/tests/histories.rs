@@ -210,6 +210,9 @@ fn options(random: &mut Random) -> String {
     if random.one_in(4) {
         line += " excluded=gpus,mem";
     }
+    if random.one_in(5) {
+        line += " order=id";
+    }
     line
 }
 

@@ -8,7 +8,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
-use tepui_allocator::{AgentSpec, Allotment, FrameworkSpec, Options, Progress, Quota};
+use tepui_allocator::{
+    AgentOrder, AgentSpec, Allotment, FrameworkSpec, Options, Place, Progress, Quota,
+};
 use tepui_model::{
     AgentId, FrameworkId, Quantities, Resource, Resources, Role, Scalar,
     agent::Capability as AgentCan,
@@ -53,7 +55,7 @@ pub struct Oracle {
     seed: u64,
     round: u64,
     /// Whether a cycle serves guarantees, and how far it came.
-    run: Option<(bool, Option<u64>)>,
+    run: Option<(bool, Option<Place>)>,
     agents: BTreeMap<AgentId, Agent>,
     frameworks: BTreeMap<FrameworkId, FrameworkSpec>,
     paused: BTreeSet<FrameworkId>,
@@ -440,20 +442,20 @@ impl Oracle {
         let mut allotments = Vec::new();
         loop {
             let (guarantees, from) = run;
-            let end = progress.filter(|it| it.guarantees == guarantees);
-            let mut order: Vec<(u64, AgentId)> = self
+            let end = progress.as_ref().filter(|it| it.guarantees == guarantees);
+            let mut order: Vec<(Place, AgentId)> = self
                 .agents
                 .keys()
                 .map(|id| (self.place(guarantees, id), id.clone()))
-                .filter(|(place, _)| from.is_none_or(|from| *place > from))
-                .filter(|(place, _)| end.is_none_or(|end| Some(*place) <= end.last))
+                .filter(|(place, _)| from.as_ref().is_none_or(|from| place > from))
+                .filter(|(place, _)| end.is_none_or(|end| Some(place) <= end.last.as_ref()))
                 .collect();
             order.sort();
             for (_, agent) in order {
                 self.divide(&agent, guarantees, &mut allotments);
             }
             if let Some(end) = end {
-                self.run = Some((guarantees, end.last.max(from)));
+                self.run = Some((guarantees, end.last.clone().max(from)));
                 return allotments;
             }
             if !guarantees {
@@ -464,7 +466,10 @@ impl Oracle {
     }
 
     /// FNV-1a of the id, mixed with seed, round and stage by SplitMix64.
-    fn place(&self, guarantees: bool, agent: &AgentId) -> u64 {
+    fn place(&self, guarantees: bool, agent: &AgentId) -> Place {
+        if self.options.agent_order == AgentOrder::Id {
+            return Place::Id(agent.clone());
+        }
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         for byte in agent.as_str().bytes() {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
@@ -476,7 +481,7 @@ impl Oracle {
             it ^ (it >> 31)
         };
         let round = self.round * 2 + u64::from(guarantees);
-        mix(mix(mix(self.seed ^ 18) ^ round) ^ hash)
+        Place::Hash(mix(mix(mix(self.seed ^ 18) ^ round) ^ hash))
     }
 
     fn divide(&mut self, id: &AgentId, guarantees: bool, allotments: &mut Vec<Allotment>) {
@@ -508,7 +513,7 @@ impl Oracle {
                 framework,
                 role,
                 agent: id.clone(),
-                resources,
+                resources: resources.into(),
             });
         }
     }

@@ -3,7 +3,7 @@
 
 use crate::oracle::Oracle;
 use std::{collections::BTreeMap, time::Duration};
-use tepui_allocator::{AgentSpec, Allocator, Allotment, FrameworkSpec, Options, Quota};
+use tepui_allocator::{AgentOrder, AgentSpec, Allocator, Allotment, FrameworkSpec, Options, Quota};
 use tepui_model::{
     AgentId, FrameworkId, Quantities, Resource, Resources, Role,
     agent::{AgentCapabilities, FaultDomain},
@@ -48,6 +48,10 @@ impl World {
         for word in options.split_whitespace().skip(1) {
             match word.split_once('=').expect(word) {
                 ("min", it) => all.min_allocatable = alternatives(it),
+                ("order", it) => {
+                    assert_eq!(it, "id", "the other order is the default");
+                    all.agent_order = AgentOrder::Id;
+                }
                 ("region", it) => all.region = Some(it.to_owned()),
                 ("gpu_filter", it) => all.filter_gpu_resources = it == "on",
                 ("excluded", it) => {
@@ -207,7 +211,7 @@ impl World {
                 Holding {
                     framework,
                     agent,
-                    resources,
+                    resources: Resources::clone(&resources),
                 },
             );
         }

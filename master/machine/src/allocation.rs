@@ -332,6 +332,7 @@ impl Machine {
                     .recover(self.now, &framework, &agent, &resources, None);
                 continue;
             }
+            let resources = Arc::unwrap_or_clone(resources);
             if let Some(offer) = self.make_offer(&framework, &role, &agent, resources) {
                 events.entry(framework).or_default().push(offer);
             }
