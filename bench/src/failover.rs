@@ -6,6 +6,7 @@
 //! offers it gets, so the next one comes from the next leader.
 
 use crate::{
+    ask,
     cluster::Masters,
     cpu,
     noop_agent::{Agent, Connections, Counters},
@@ -20,11 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tepui_scheduler_api::{Event, Session, task, v1};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::watch,
-    task::JoinSet,
-};
+use tokio::{sync::watch, task::JoinSet};
 
 /// Options of `tepui-bench failover`.
 #[derive(Debug, clap::Args)]
@@ -41,6 +38,9 @@ pub(crate) struct Options {
     /// Masters
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=5))]
     masters: u8,
+    /// Let the leader hand over to another instead of killing it
+    #[arg(long)]
+    planned: bool,
 }
 
 /// How long anything may take before the run is given up.
@@ -74,6 +74,7 @@ pub(crate) async fn run(options: Options) -> Result<Value> {
         "masters": options.masters,
         "tasks_per_agent": options.tasks_per_agent,
         "rounds": options.rounds,
+        "end_of_leadership": if options.planned { "handed over" } else { "kill -9" },
         "agents": "in this process, over real sockets, 100 links a connection",
         "sizes": sizes,
     }))
@@ -103,6 +104,7 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
     let first = watched.wait_for(|it| it.subscriptions > 0);
     let port = tokio::time::timeout(PATIENCE, first).await??.port;
     let mut leader = index_of(&addresses, port)?;
+    let formed = ask::term(&addresses).await?;
     let empty = memory(&masters, leader)?;
 
     for index in 0..agents {
@@ -135,7 +137,12 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
     )
     .await?;
     let busy = memory(&masters, leader)?;
+    let filled = ask::term(&addresses).await?;
 
+    if filled != formed {
+        // Everything that follows is about ends of leaderships, which this one was, too.
+        leader = ask::leader(&addresses).await?;
+    }
     let mut gaps = Vec::new();
     let mut returns = Vec::new();
     let mut bytes = 0;
@@ -151,9 +158,13 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
         let unchanged_before = counters.unchanged.load(Ordering::Relaxed);
         let subscriptions = watched.borrow().subscriptions;
         let died = Instant::now();
-        masters.kill(leader);
+        if options.planned {
+            ask::transfer(addresses[leader]).await?;
+        } else {
+            masters.kill(leader);
+        }
         // Alone, it is its own successor.
-        if addresses.len() == 1 {
+        if addresses.len() == 1 && !options.planned {
             masters.restart(leader).await?;
         }
         let again = watched.wait_for(|it| it.subscriptions > subscriptions && it.offered.is_some());
@@ -185,8 +196,9 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
     Ok(json!({
         "agents": agents,
         "tasks": running,
-        "kill_to_first_offer_ms": distribution(&mut gaps),
-        "kill_to_all_attached_ms": distribution(&mut returns),
+        "changes_of_leader_while_filling": filled - formed,
+        "end_to_first_offer_ms": distribution(&mut gaps),
+        "end_to_all_attached_ms": distribution(&mut returns),
         "attach_bytes_per_agent": bytes as f64 / frames as f64,
         "attached_by_digest": unchanged as f64 / frames as f64,
         "leader_memory_bytes": {
@@ -241,7 +253,7 @@ async fn reach(
 async fn follows(address: SocketAddr) -> Result<()> {
     let started = Instant::now();
     loop {
-        if let Ok(true) = knows_leader(address).await {
+        if let Ok(true) = ask::knows_leader(address).await {
             return Ok(());
         }
         if started.elapsed() > PATIENCE {
@@ -249,15 +261,6 @@ async fn follows(address: SocketAddr) -> Result<()> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-async fn knows_leader(address: SocketAddr) -> Result<bool> {
-    let mut stream = tokio::net::TcpStream::connect(address).await?;
-    let request = format!("GET /redirect HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer.starts_with("HTTP/1.1 307"))
 }
 
 /// Fills every agent with its tasks, then keeps what it is offered.

@@ -23,6 +23,39 @@ pub(crate) fn synced_append(folder: &Path, bytes: usize, rounds: usize) -> Resul
     Ok(median(times))
 }
 
+/// Median time of an append of `bytes` with `fdatasync` while so many files of one disk are written
+/// in the same way, over `rounds`.
+pub(crate) fn concurrent_appends(
+    folder: &Path,
+    bytes: usize,
+    rounds: usize,
+    files: usize,
+) -> Result<Duration> {
+    let all = std::thread::scope(|scope| {
+        let append = |index: usize| {
+            scope.spawn(move || -> Result<Vec<Duration>> {
+                let mut file = File::create(folder.join(format!("floor-{index}")))?;
+                let data = vec![7; bytes];
+                let mut times = Vec::with_capacity(rounds);
+                for _ in 0..rounds {
+                    let started = Instant::now();
+                    file.write_all(&data)?;
+                    file.sync_data()?;
+                    times.push(started.elapsed());
+                }
+                Ok(times)
+            })
+        };
+        let threads: Vec<_> = (0..files).map(append).collect();
+        let join = |it: std::thread::ScopedJoinHandle<'_, Result<Vec<Duration>>>| {
+            it.join()
+                .map_err(|_| anyhow::anyhow!("a thread that appends panicked"))?
+        };
+        threads.into_iter().map(join).collect::<Result<Vec<_>>>()
+    })?;
+    Ok(median(all.concat()))
+}
+
 /// Median round trip of one byte over loopback TCP.
 pub(crate) fn round_trip(rounds: usize) -> Result<Duration> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;

@@ -1,6 +1,7 @@
 //! `tepui-bench launch`: the rate at which launches become acknowledged RUNNING.
 
 use crate::{
+    ask,
     cluster::Masters,
     cpu, floor,
     noop_agent::{Agent, Connections, Counters},
@@ -111,6 +112,7 @@ pub(crate) async fn run(options: Options) -> Result<Value> {
         });
     }
 
+    let term = ask::term(&masters).await.unwrap_or_default();
     let measured = async {
         progress.set_message("warm-up");
         tokio::time::sleep(Duration::from_secs(options.seconds.div_ceil(10))).await;
@@ -128,6 +130,7 @@ pub(crate) async fn run(options: Options) -> Result<Value> {
     let (before, after) = unbroken(&mut workload, measured).await??;
     workload.shutdown().await;
     progress.finish_and_clear();
+    let changes = ask::term(&masters).await.unwrap_or_default() - term;
 
     let time = after.at.duration_since(before.at).as_secs_f64();
     let launches = after.running - before.running;
@@ -154,6 +157,7 @@ pub(crate) async fn run(options: Options) -> Result<Value> {
         "launches_per_second": launches as f64 / time,
         "tasks_per_accept": (after.launches - before.launches) as f64 / (accepts as f64).max(1.0),
         "bytes_per_task": bytes,
+        "changes_of_leader": changes,
         "all_masters_cpu_us_per_launch": per_launch(after.masters_cpu() - before.masters_cpu()),
         "busiest_master_cpu_us_per_launch": per_launch(after.busiest_since(&before)),
         "agents_and_frameworks_cpu_us_per_launch": per_launch(after.own_cpu.saturating_sub(before.own_cpu)),

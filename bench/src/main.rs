@@ -4,7 +4,9 @@
 //! and reports ratios to it; absolute numbers depend on the machine. Progress goes to
 //! standard error, the report as JSON to standard output.
 
+mod ask;
 mod cluster;
+mod commit;
 mod cpu;
 mod docker;
 mod failover;
@@ -28,6 +30,8 @@ enum Command {
     Launch(launch::Options),
     /// Death of the leader to the next offer, over the size of the cluster
     Failover(failover::Options),
+    /// Writes that are durable on a majority of the masters, beside bare appends
+    Commit(commit::Options),
     /// Launches through the agent beside bare create and start on the same engine
     Docker(docker::Options),
 }
@@ -40,6 +44,7 @@ fn main() -> anyhow::Result<()> {
         match Arguments::parse().command {
             Command::Launch(options) => launch::run(options).await,
             Command::Failover(options) => failover::run(options).await,
+            Command::Commit(options) => commit::run(options).await,
             Command::Docker(options) => docker::run(options).await,
         }
     })?;

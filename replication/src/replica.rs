@@ -87,6 +87,17 @@ pub struct Status {
     pub is_transferring: bool,
 }
 
+/// What the log's thread has written since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Writes, each with one fsync unless nothing in it had to be durable.
+    pub writes: u64,
+    /// Entries in them.
+    pub entries: u64,
+    /// Bytes of these entries.
+    pub bytes: u64,
+}
+
 /// Held while messages wait; see [`Handle::deliver`].
 pub type Permit = Box<dyn std::any::Any + Send>;
 
@@ -121,6 +132,7 @@ impl Leading {
 pub(crate) struct Shared {
     leading: Mutex<Leading>,
     bytes_in_flight: AtomicUsize,
+    pub(crate) written: writers::Counts,
 }
 
 impl Shared {
@@ -172,6 +184,11 @@ impl std::fmt::Debug for Handle {
 }
 
 impl Handle {
+    /// What was written to the log so far.
+    pub fn written(&self) -> Written {
+        self.shared.written.get()
+    }
+
     /// Proposes one entry, decided in `term`; never waits. It comes back through
     /// [`Listener::on_committed`] with the same term and sequence, or the leadership ends.
     ///
@@ -439,12 +456,15 @@ impl Replica {
             Ok(())
         };
         let of_log = fault.clone();
+        let counted = Arc::clone(&replica.handle.shared);
         let of_rows = fault.clone();
         let room = writers::Room::new(dir.clone());
         spawn("raft", Box::new(move || raft.run(&incoming)))?;
         spawn(
             "raft-log",
-            Box::new(move || writers::write_log(&log, &log_queue, &logged, &of_log)),
+            Box::new(move || {
+                writers::write_log(&log, &log_queue, &logged, &counted.written, &of_log);
+            }),
         )?;
         spawn(
             ROWS,

@@ -16,7 +16,7 @@ use crate::{
     fatal::Fatal,
     listener::RowChanges,
     raft_thread::Command,
-    replica::Fault,
+    replica::{Fault, Written},
     rocks::{LogDb, RowsDb},
     store::RowsRecord,
     transfer::{FetchedRows, RowsSink, send_rows},
@@ -49,6 +49,33 @@ impl Progress {
     }
 }
 
+/// What was written to the log.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    writes: AtomicU64,
+    entries: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Counts {
+    fn add(&self, group: &[Persist]) {
+        let entries = group.iter().flat_map(|it| &it.batch.entries);
+        let bytes: usize = entries.clone().map(|(_, entry)| entry.len()).sum();
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.entries
+            .fetch_add(entries.count() as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> Written {
+        Written {
+            writes: self.writes.load(Ordering::Relaxed),
+            entries: self.entries.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
 /// What the rows' thread is asked for, in order.
 pub(crate) enum RowsWork {
     /// To write what changed.
@@ -69,7 +96,13 @@ pub(crate) enum RowsWork {
 const MAX_GROUP: usize = 256;
 
 /// Until the raft thread is gone.
-pub(crate) fn write_log(db: &LogDb, work: &Receiver<Persist>, progress: &Progress, fault: &Fault) {
+pub(crate) fn write_log(
+    db: &LogDb,
+    work: &Receiver<Persist>,
+    progress: &Progress,
+    counts: &Counts,
+    fault: &Fault,
+) {
     let mut group = Vec::new();
     while let Ok(first) = work.recv() {
         group.push(first);
@@ -81,6 +114,7 @@ pub(crate) fn write_log(db: &LogDb, work: &Receiver<Persist>, progress: &Progres
         if let Err(failure) = db.write(group.iter().map(|it| &it.batch)) {
             return fault.report(&Fatal::Disk(failure));
         }
+        counts.add(&group);
         if let Some(last) = group.last() {
             progress.set(last.number);
         }

@@ -101,6 +101,16 @@ pub(crate) async fn collect(app: &App) -> BTreeMap<String, f64> {
     } = app.shared.timers();
     commits.put("registrar/state_store", &mut metrics);
     allocations.put("allocator/mesos/allocation_run", &mut metrics);
+    if let Some(replica) = app.replica.get() {
+        let written = replica.written();
+        metrics.insert("tepui/log/writes".into(), written.writes as f64);
+        metrics.insert("tepui/log/entries".into(), written.entries as f64);
+        metrics.insert("tepui/log/bytes".into(), written.bytes as f64);
+    }
+    metrics.insert(
+        "tepui/raft/term".into(),
+        app.leadership.borrow().term as f64,
+    );
     metrics
 }
 

@@ -47,6 +47,11 @@ pub(crate) struct RaftHandle {
 }
 
 impl RaftHandle {
+    /// What this master has written to its log since it started.
+    pub(crate) fn written(&self) -> tepui_replication::Written {
+        self.handle.written()
+    }
+
     /// The state as this master has it, leader or not.
     pub(crate) fn committed(&self) -> Box<ClusterState> {
         self.committed.copy()
