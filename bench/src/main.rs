@@ -1,9 +1,11 @@
-//! `tepui-bench`: what the system costs, measured over real sockets.
+//! `tepui-bench`: what the system costs, measured.
 //!
-//! Every benchmark measures a floor in the same run (bare engine, bare disk, loopback)
-//! and reports ratios to it; absolute numbers depend on the machine. Progress goes to
-//! standard error, the report as JSON to standard output.
+//! Workloads of the allocator run in this process; the others drive a cluster over real sockets.
+//! Every one measures in the same run what the machine can do (bare loops, bare disk, loopback):
+//! ratios to that say something, absolute numbers depend on the machine. `docs/bench.md` says how
+//! to read the results.
 
+mod allocator;
 mod ask;
 mod cluster;
 mod commit;
@@ -11,12 +13,19 @@ mod cpu;
 mod docker;
 mod failover;
 mod floor;
+mod harness;
 mod launch;
 mod noop_agent;
+mod replay;
 
 use clap::{Parser, Subcommand};
+use harness::{compare, memory, plot, runner, table, workload::Workload};
+use std::process::exit;
 
-/// Benchmarks of Tepui over real sockets.
+#[global_allocator]
+static ALLOCATOR: memory::Counting = memory::Counting;
+
+/// Benchmarks of Tepui.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Arguments {
@@ -26,6 +35,16 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The workloads with their parameters and bounds
+    List,
+    /// Runs a workload
+    Run(runner::Options),
+    /// Says whether two results, or two binaries run in turn, differ by more than noise
+    Compare(compare::Options),
+    /// Draws results
+    Plot(plot::Options),
+    /// Drives the allocator alone from JSON lines
+    Replay(replay::Options),
     /// Accepted launches to acknowledged TASK_RUNNING, with agents that run nothing
     Launch(launch::Options),
     /// Death of the leader to the next offer, over the size of the cluster
@@ -36,18 +55,40 @@ enum Command {
     Docker(docker::Options),
 }
 
+/// Everything that `run` can run.
+fn workloads() -> Vec<&'static Workload> {
+    allocator::ALL.to_vec()
+}
+
 fn main() -> anyhow::Result<()> {
+    let status = match Arguments::parse().command {
+        Command::List => {
+            print!("{}", table::list(&workloads()));
+            0
+        }
+        Command::Run(options) => runner::run(&workloads(), &options)?,
+        Command::Compare(options) => compare::run(&options)?,
+        Command::Plot(options) => {
+            plot::run(&options)?;
+            0
+        }
+        Command::Replay(options) => {
+            replay::run(&options)?;
+            0
+        }
+        Command::Launch(options) => report(launch::run(options))?,
+        Command::Failover(options) => report(failover::run(options))?,
+        Command::Commit(options) => report(commit::run(options))?,
+        Command::Docker(options) => report(docker::run(options))?,
+    };
+    exit(status)
+}
+
+/// Runs one of those that print a report as JSON.
+fn report(run: impl Future<Output = anyhow::Result<serde_json::Value>>) -> anyhow::Result<i32> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let report = runtime.block_on(async {
-        match Arguments::parse().command {
-            Command::Launch(options) => launch::run(options).await,
-            Command::Failover(options) => failover::run(options).await,
-            Command::Commit(options) => commit::run(options).await,
-            Command::Docker(options) => docker::run(options).await,
-        }
-    })?;
-    println!("{report:#}");
-    Ok(())
+    println!("{:#}", runtime.block_on(run)?);
+    Ok(0)
 }

@@ -1,0 +1,87 @@
+//! `hoarders`: frameworks that neither accept nor decline, and one that would use what it gets.
+
+use super::{
+    bare,
+    world::{self, AGENT_BYTES, FRAMEWORK_BYTES, World},
+};
+use crate::harness::{
+    parameters::number,
+    point::Measure,
+    result::Unit,
+    workload::{ANY, By, Goal, Workload},
+};
+use anyhow::Result;
+use tepui_allocator::FrameworkSpec;
+
+const WAIT: &str = "cycles until the newcomer is offered something";
+const CYCLE: &str = "cycle while it waits";
+const HOARD: &str = "cycle that gives everything to hoarders";
+
+pub(super) static WORKLOAD: Workload = Workload {
+    name: "hoarders",
+    about: "a thousand frameworks keep every offer and answer none; then one comes that wants \
+            something",
+    parameters: &[
+        world::agents(1_000),
+        world::frameworks(1_000),
+        world::roles(10),
+        number("patience", 20, 1, 10_000, "cycles that the newcomer waits"),
+    ],
+    size: Some("agents"),
+    sizes: &[],
+    repeats: 10,
+    goals: &[Goal {
+        metric: WAIT,
+        by: By::Value,
+        must: 2.0,
+        aim: 1.0,
+        sizes: ANY,
+    }],
+    memory: |values| {
+        values.number("agents") * (AGENT_BYTES + values.number("frameworks") / 4)
+            + values.number("frameworks") * FRAMEWORK_BYTES
+    },
+    run,
+};
+
+fn run(measure: &mut Measure) -> Result<()> {
+    let (agents, frameworks) = (measure.number("agents"), measure.number("frameworks"));
+    let (roles, patience) = (measure.number("roles"), measure.number("patience"));
+    bare::measure(measure, agents, frameworks);
+    measure.begin("waiting", measure.repeats);
+    for repeat in 0..measure.repeats {
+        let mut world = World::new(measure.seed + repeat);
+        world.frameworks(frameworks, roles);
+        world.agents(agents, &world::machine());
+        let cycle = world.cycle();
+        world::expect(HOARD, cycle.allotments.len(), agents)?;
+        cycle.measured(measure, HOARD);
+        let newcomer = world::framework_id(frameworks);
+        let spec = FrameworkSpec {
+            roles: [world::role(frameworks, roles)].into(),
+            active: true,
+            ..FrameworkSpec::default()
+        };
+        world.allocator.add_framework(&newcomer, spec);
+        let mut waited = 0;
+        let mut served = false;
+        while !served && waited < patience {
+            waited += 1;
+            let cycle = world.cycle();
+            cycle.measured(measure, CYCLE);
+            served = cycle.allotments.iter().any(|it| it.framework == newcomer);
+        }
+        // One more than it waited when it went away with nothing.
+        measure.sample(WAIT, Unit::Count, (waited + u64::from(!served)) as f64);
+        if !served && repeat == 0 {
+            measure.note(format!(
+                "the newcomer was offered nothing within {patience} cycles: the allocator alone \
+                 takes no offer back"
+            ));
+        }
+        if !measure.step() {
+            break;
+        }
+    }
+    Ok(())
+}

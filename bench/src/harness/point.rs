@@ -1,0 +1,154 @@
+//! Where a workload puts what it measures.
+
+use super::{
+    memory,
+    parameters::Values,
+    random::Random,
+    result::{Metric, Point, Unit},
+    stop,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{
+    hint::black_box,
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
+
+/// One size of one run.
+pub(crate) struct Measure {
+    /// What is set.
+    pub(crate) values: Values,
+    /// What is drawn is drawn from it.
+    pub(crate) seed: u64,
+    /// Samples of each metric that does not say otherwise.
+    pub(crate) repeats: u64,
+    point: Point,
+    progress: ProgressBar,
+}
+
+/// What one call took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Took {
+    /// Time.
+    pub(crate) time: Duration,
+    /// Memory, on this thread.
+    pub(crate) memory: memory::Counts,
+}
+
+/// Runs it with a stopwatch and a counter of what it allocates.
+pub(crate) fn take<T>(run: impl FnOnce() -> T) -> (Took, T) {
+    let before = memory::counts();
+    let start = Instant::now();
+    let result = black_box(run());
+    let time = start.elapsed();
+    let memory = memory::counts().since(before);
+    (Took { time, memory }, result)
+}
+
+impl Measure {
+    /// Nothing measured yet.
+    pub(crate) fn new(values: Values, size: Option<u64>, seed: u64, repeats: u64) -> Measure {
+        let progress = match std::io::stderr().is_terminal() {
+            true => ProgressBar::no_length(),
+            false => ProgressBar::hidden(),
+        };
+        progress.enable_steady_tick(Duration::from_millis(200));
+        Measure {
+            point: Point {
+                size,
+                parameters: values.to_json(),
+                ..Point::default()
+            },
+            values,
+            seed,
+            repeats,
+            progress,
+        }
+    }
+
+    /// The number among the parameters.
+    pub(crate) fn number(&self, name: &str) -> u64 {
+        self.values.number(name)
+    }
+
+    /// Random numbers of this run, for one purpose.
+    pub(crate) fn random(&self, stream: u64) -> Random {
+        Random::new(self.seed, stream)
+    }
+
+    /// Adds a sample to a metric, which is new if need be.
+    pub(crate) fn sample(&mut self, name: &str, unit: Unit, value: f64) {
+        match self.point.metrics.iter_mut().find(|it| it.name == name) {
+            Some(it) => it.samples.push(value),
+            None => self.point.metrics.push(Metric {
+                name: name.to_owned(),
+                unit,
+                is_denominator: false,
+                samples: vec![value],
+                counts: Default::default(),
+            }),
+        }
+    }
+
+    #[allow(dead_code)]
+    /// Adds a time.
+    pub(crate) fn time(&mut self, name: &str, took: Duration) {
+        self.sample(name, Unit::Seconds, took.as_secs_f64());
+    }
+
+    /// Adds the time of one of `calls` that took so long together, and the bytes that one asked
+    /// for; nothing for none.
+    pub(crate) fn each(&mut self, name: &str, took: Took, calls: u64) {
+        if calls > 0 {
+            self.sample(name, Unit::Seconds, took.time.as_secs_f64() / calls as f64);
+            self.count(
+                name,
+                "bytes allocated",
+                took.memory.bytes as f64 / calls as f64,
+            );
+        }
+    }
+
+    /// Says what a sample of the metric counts beside its value; the last one stays.
+    pub(crate) fn count(&mut self, name: &str, what: &str, value: f64) {
+        if let Some(it) = self.point.metrics.iter_mut().find(|it| it.name == name) {
+            it.counts.insert(what.to_owned(), value);
+        }
+    }
+
+    /// The metric is what the machine can do.
+    pub(crate) fn is_denominator(&mut self, name: &str) {
+        if let Some(it) = self.point.metrics.iter_mut().find(|it| it.name == name) {
+            it.is_denominator = true;
+        }
+    }
+
+    /// Says something that is no number.
+    pub(crate) fn note(&mut self, text: String) {
+        self.point.notes.push(text);
+    }
+
+    /// Begins a part of the run of so many steps.
+    pub(crate) fn begin(&self, name: &str, steps: u64) {
+        let style =
+            ProgressStyle::with_template("{msg:30} {bar:30} {pos}/{len} {per_sec:12} {eta} to go");
+        if let Ok(style) = style {
+            self.progress.set_style(style);
+        }
+        self.progress.reset();
+        self.progress.set_length(steps);
+        self.progress.set_message(name.to_owned());
+    }
+
+    /// One step is done: whether to go on with the next. It is not when the run was interrupted.
+    pub(crate) fn step(&self) -> bool {
+        self.progress.inc(1);
+        !stop::asked()
+    }
+
+    /// What was measured.
+    pub(crate) fn finish(self) -> Point {
+        self.progress.finish_and_clear();
+        self.point
+    }
+}
