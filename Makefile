@@ -30,10 +30,9 @@ lint: setup ## Formatting and clippy, as CI wants them
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-bench: setup ## Launch rates over real sockets; see `tepui-bench --help` for more
+bench: setup ## Five minutes of measuring, and a page of it: target/bench/index.html
 	$(CARGO) build --release $(PRODUCT) --bin tepui-bench
-	target/release/tepui-bench launch
-	target/release/tepui-bench docker
+	target/release/tepui-bench tour --out target/bench
 
 # MINUTES, or SEEDS=first..last; arguments of its own: target/release/tepui-sim help
 MINUTES ?= 3

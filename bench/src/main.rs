@@ -17,9 +17,10 @@ mod harness;
 mod launch;
 mod noop_agent;
 mod replay;
+mod tour;
 
 use clap::{Parser, Subcommand};
-use harness::{compare, memory, plot, runner, table, workload::Workload};
+use harness::{compare, memory, plot, report as page, runner, table, workload::Workload};
 use std::process::exit;
 
 #[global_allocator]
@@ -43,6 +44,10 @@ enum Command {
     Compare(compare::Options),
     /// Draws results
     Plot(plot::Options),
+    /// Writes a page of results, as HTML
+    Report(page::Options),
+    /// Runs the workloads for some minutes and writes a page of what they gave
+    Tour(tour::Options),
     /// Drives the allocator alone from JSON lines
     Replay(replay::Options),
     /// Accepted launches to acknowledged TASK_RUNNING, with agents that run nothing
@@ -72,6 +77,11 @@ fn main() -> anyhow::Result<()> {
             plot::run(&options)?;
             0
         }
+        Command::Report(options) => {
+            page::run(&options)?;
+            0
+        }
+        Command::Tour(options) => tour::run(&workloads(), &options)?,
         Command::Replay(options) => {
             replay::run(&options)?;
             0

@@ -1,7 +1,8 @@
 //! `compare`: whether two results, or two binaries, differ by more than noise.
 //!
 //! Two files hold samples of two runs: they are compared by ranks, and since a machine is not the
-//! same at two times, differences under [`APART`] are not claimed. Two binaries are run in
+//! same at two times, differences under [`APART`] are not claimed, nor such as the denominators,
+//! which are the same code on both sides, show too. Two binaries are run in
 //! turn, so that whatever else the machine does concerns both: each round is a pair, and
 //! differences down to [`PAIRED`] count.
 
@@ -190,6 +191,20 @@ pub(crate) fn files(a: &Results, b: &Results, a_name: &str, b_name: &str) -> Res
     if comparisons.is_empty() {
         bail!("{a_name} and {b_name} share no metric at any size");
     }
+    let moved = machine_moved(&comparisons);
+    if moved > APART {
+        warnings.push(format!(
+            "the denominators, which both have alike, differ by {:.0} %: the machine was not the \
+             same, and no smaller difference is claimed",
+            moved * 100.0
+        ));
+        for it in &mut comparisons {
+            let is_claimed = matches!(it.finding, Finding::Better | Finding::Worse);
+            if is_claimed && !it.is_denominator && apart(it.ratio) <= moved {
+                it.finding = Finding::NoneSeen;
+            }
+        }
+    }
     warnings.push(format!(
         "two runs at two times: differences under {:.0} % are taken for the machine's; \
          --a and --b with the binaries see smaller ones",
@@ -204,23 +219,30 @@ pub(crate) fn files(a: &Results, b: &Results, a_name: &str, b_name: &str) -> Res
     ))
 }
 
+/// How far two values in this ratio are apart, whichever is larger.
+fn apart(ratio: f64) -> f64 {
+    ratio.ln().abs().exp() - 1.0
+}
+
+/// How far the machine's own speed moved between two runs: what the denominators that are long
+/// enough to be timed well differ by at most.
+fn machine_moved(comparisons: &[Comparison]) -> f64 {
+    const LONG: f64 = 1e-5;
+    let differs = |it: &&Comparison| {
+        it.is_denominator && it.a > LONG && matches!(it.finding, Finding::Better | Finding::Worse)
+    };
+    let moved = comparisons.iter().filter(differs).map(|it| apart(it.ratio));
+    moved.fold(0.0, f64::max)
+}
+
 impl Report {
     fn new(
         a: &str,
         b: &str,
         workload: &str,
         comparisons: Vec<Comparison>,
-        mut warnings: Vec<String>,
+        warnings: Vec<String>,
     ) -> Report {
-        let differs = |it: &&Comparison| {
-            it.is_denominator && matches!(it.finding, Finding::Better | Finding::Worse)
-        };
-        for it in comparisons.iter().filter(differs) {
-            warnings.push(format!(
-                "{}, which both have alike, differs too: the machine was not the same",
-                it.metric
-            ));
-        }
         Report {
             a: a.to_owned(),
             b: b.to_owned(),
@@ -463,6 +485,22 @@ mod tests {
         let mut other = results(1.0, 30, 1);
         other.workload = "v".into();
         assert!(files(&a, &other, "a", "b").is_err());
+    }
+
+    #[test]
+    fn what_the_machine_did_to_the_denominator_too_is_no_finding() {
+        let with_loop = |cycle: f64, of_loop: f64, stream: u64| {
+            let mut it = results(cycle, 30, stream);
+            let mut denominator = results(of_loop, 30, stream + 10).points[0].metrics[0].clone();
+            denominator.name = "loop".into();
+            denominator.is_denominator = true;
+            it.points[0].metrics.push(denominator);
+            it
+        };
+        let a = with_loop(1.0, 1.0, 1);
+        assert_eq!(finding(&a, &with_loop(1.5, 1.6, 2)), Finding::NoneSeen);
+        assert_eq!(finding(&a, &with_loop(1.5, 1.0, 3)), Finding::Worse);
+        assert_eq!(finding(&a, &with_loop(3.0, 1.6, 4)), Finding::Worse);
     }
 
     #[test]

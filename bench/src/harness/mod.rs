@@ -13,6 +13,7 @@ pub(crate) mod parameters;
 pub(crate) mod plot;
 pub(crate) mod point;
 pub(crate) mod random;
+pub(crate) mod report;
 pub(crate) mod result;
 pub(crate) mod runner;
 pub(crate) mod statistics;

@@ -7,7 +7,7 @@ use super::{
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path};
 
 /// Changes when older readers would misread newer files.
 pub(crate) const FORMAT: u32 = 1;
@@ -237,7 +237,10 @@ pub(crate) fn write_whole(path: &Path, text: &str) -> Result<()> {
         _ => Path::new("."),
     };
     let written = (|| -> Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        // As any other new file: temporary ones are for their owner alone.
+        let mut file = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o666))
+            .tempfile_in(folder)?;
         std::io::Write::write_all(&mut file, text.as_bytes())?;
         file.persist(path)?;
         Ok(())

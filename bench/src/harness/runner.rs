@@ -88,7 +88,6 @@ pub(crate) fn run(workloads: &[&'static Workload], options: &Options) -> Result<
     })
 }
 
-#[allow(dead_code)]
 /// Runs a workload with defaults but for these parameters and sizes, for a report.
 ///
 /// # Errors
@@ -99,21 +98,45 @@ pub(crate) fn run_with(
     sizes: &[&str],
     repeats: Option<u64>,
 ) -> Result<Results> {
-    let owned = |texts: &[&str]| texts.iter().map(|it| (*it).to_owned()).collect();
-    let options = Options {
-        name: workload.name.to_owned(),
-        parameters: owned(parameters),
-        sizes: owned(sizes),
-        repeats,
-        seed: 1,
-        ..Options::default()
-    };
+    let options = options(workload, parameters, sizes, repeats);
     let plan = plan(&[workload], &options, memory::available())?;
     let (results, failed) = measure(&plan, options.seed, |_| Ok(()))?;
     match failed {
         Some(error) => Err(error),
         None => Ok(results),
     }
+}
+
+fn options(
+    workload: &Workload,
+    parameters: &[&str],
+    sizes: &[&str],
+    repeats: Option<u64>,
+) -> Options {
+    let owned = |texts: &[&str]| texts.iter().map(|it| (*it).to_owned()).collect();
+    Options {
+        name: workload.name.to_owned(),
+        parameters: owned(parameters),
+        sizes: owned(sizes),
+        repeats,
+        seed: 1,
+        ..Options::default()
+    }
+}
+
+/// Whether a workload takes these, on a machine with memory enough.
+#[cfg(test)]
+pub(crate) fn check(
+    workload: &'static Workload,
+    parameters: &[&str],
+    sizes: &[&str],
+) -> Result<()> {
+    plan(
+        &[workload],
+        &options(workload, parameters, sizes, None),
+        None,
+    )
+    .map(drop)
 }
 
 fn check_writable(path: &std::path::Path) -> Result<()> {

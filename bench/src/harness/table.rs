@@ -81,20 +81,7 @@ pub(crate) fn results(results: &Results) -> String {
         text += &format!("\n{all}\n");
     }
     if !results.verdicts.is_empty() {
-        let mut all = table(&["goal", size, "measured", "must", "aim", ""]);
-        for it in &results.verdicts {
-            all.add_row([
-                it.name.clone(),
-                it.size
-                    .map_or("all".to_owned(), |it| format::number(it as f64)),
-                it.value
-                    .map_or("-".to_owned(), |value| goal(value, it.unit)),
-                goal(it.must, it.unit),
-                goal(it.aim, it.unit),
-                standing(it).to_owned(),
-            ]);
-        }
-        text += &format!("\n{all}\n");
+        text += &format!("\n{}", verdicts(std::slice::from_ref(results)));
     }
     for note in results.points.iter().flat_map(|it| &it.notes) {
         text += &format!("{note}\n");
@@ -120,6 +107,31 @@ pub(crate) fn results(results: &Results) -> String {
         text += "interrupted: not everything was measured\n";
     }
     text
+}
+
+/// What is demanded of each, and how it stands; empty when nothing is.
+pub(crate) fn verdicts(all: &[Results]) -> String {
+    let mut goals = table(&["goal", "workload", "size", "measured", "must", "aim", ""]);
+    let each = all
+        .iter()
+        .flat_map(|results| results.verdicts.iter().map(move |it| (results, it)));
+    for (results, it) in each {
+        goals.add_row([
+            it.name.clone(),
+            results.workload.clone(),
+            it.size
+                .map_or("all".to_owned(), |it| format::number(it as f64)),
+            it.value
+                .map_or("-".to_owned(), |value| goal(value, it.unit)),
+            goal(it.must, it.unit),
+            goal(it.aim, it.unit),
+            standing(it).to_owned(),
+        ]);
+    }
+    match goals.is_empty() {
+        true => String::new(),
+        false => format!("{goals}\n"),
+    }
 }
 
 fn name(it: &Metric) -> String {

@@ -71,8 +71,9 @@ impl Axis {
                 }
             }
             Scale::Logarithmic => {
-                // Some room, so that points do not sit on the frame.
-                let room = (high / low).powf(0.04).max(1.02);
+                // Some room, so that points do not sit on the frame; and at least a factor of
+                // two, so that noise does not look like a slope.
+                let room = (high / low).powf(0.04).max((2.0 * low / high).sqrt());
                 (low, high) = (low / room, high * room);
             }
         }
