@@ -3,9 +3,10 @@
 use crate::{amounts::Amounts, bits::Bits, filters::AgentFilters};
 use std::sync::Arc;
 use tepui_model::{
-    AgentId, Resource, Resources,
+    AgentId, FrameworkId, Resource, Resources, Role,
     agent::{AgentCapabilities, FaultDomain},
     attribute::Attributes,
+    time::Instant,
     wire,
 };
 
@@ -30,7 +31,7 @@ pub struct AgentSpec {
 /// There are two ceilings: what was available at the last visit, and the most that was available
 /// lately. While a part of the agent is on offer the lower one tells who refuses the rest; when
 /// the offer comes back the higher one still knows who refused it all.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Refusals {
     ceiling: Arc<Resources>,
     top: Arc<Resources>,
@@ -40,18 +41,30 @@ pub(crate) struct Refusals {
 }
 
 impl Refusals {
-    /// What is available changed between visits.
-    pub(crate) fn available_changed(&mut self, available: &Arc<Resources>) {
-        if is_within(available, &self.ceiling) {
-            return;
+    /// What is available changed between visits. Returns it, or what was available before and is
+    /// equal to it.
+    pub(crate) fn available_changed(&mut self, available: Arc<Resources>) -> Arc<Resources> {
+        if Arc::ptr_eq(&available, &self.ceiling) {
+            return available;
         }
-        if is_within(available, &self.top) {
-            self.ceiling = self.top.clone();
-            self.known.clone_from(&self.at_top);
+        let is_top = Arc::ptr_eq(&available, &self.top) || available == self.top;
+        // The lower ceiling is within the higher one.
+        if !is_top && is_within(&available, &self.ceiling) {
+            return available;
+        }
+        if is_top || is_within(&available, &self.top) {
+            if !Arc::ptr_eq(&self.ceiling, &self.top) {
+                self.ceiling = self.top.clone();
+                self.known.copy_from(&self.at_top);
+            }
         } else {
             self.ceiling = available.clone();
             self.top = available.clone();
             self.forget_all();
+        }
+        match is_top {
+            true => self.top.clone(),
+            false => available,
         }
     }
 
@@ -60,16 +73,26 @@ impl Refusals {
         &self.top
     }
 
-    /// The client refuses what is available, and `top` too.
-    pub(crate) fn add(&mut self, client: u32, available: &Arc<Resources>, top_too: bool) {
+    /// These clients refuse what is available, and some of them `top` too.
+    pub(crate) fn add(&mut self, clients: &[(u32, bool)], available: &Arc<Resources>) {
+        if clients.is_empty() {
+            return;
+        }
         // The lower ceiling follows what is available down.
         if !Arc::ptr_eq(&self.ceiling, available) {
             self.ceiling = available.clone();
         }
-        self.known.set(client);
-        if top_too {
-            self.at_top.set(client);
+        for (client, top_too) in clients {
+            self.known.set(*client);
+            if *top_too {
+                self.at_top.set(*client);
+            }
         }
+    }
+
+    /// Who would refuse even the most that was available lately.
+    pub(crate) fn at_top(&self) -> &Bits {
+        &self.at_top
     }
 
     pub(crate) fn forget(&mut self, client: u32) {
@@ -83,12 +106,21 @@ impl Refusals {
     }
 }
 
+/// A promise: nobody but this client is given anything of the agent before a time, as long as the
+/// client wants offers at all.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    pub(crate) framework: FrameworkId,
+    pub(crate) role: Role,
+    pub(crate) until: Instant,
+}
+
 fn is_within(less: &Arc<Resources>, more: &Arc<Resources>) -> bool {
     Arc::ptr_eq(less, more) || more.contains(less)
 }
 
 /// One agent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Agent {
     pub(crate) id: AgentId,
     /// Hash of the id, the agent's part of the random order.
@@ -97,9 +129,8 @@ pub(crate) struct Agent {
     pub(crate) spec: AgentSpec,
     /// Everything it has, shared with what is often equal to it.
     pub(crate) total: Arc<Resources>,
-    /// Agents with equal attributes and domain are of one class: a constraint that does not look
-    /// at the host's name holds for all of them or for none. Found when first needed.
-    pub(crate) class: Option<usize>,
+    /// See [`crate::classes`]. Found when first needed.
+    pub(crate) class: Option<u32>,
     pub(crate) active: bool,
     pub(crate) whitelisted: bool,
     pub(crate) unavailability: Option<wire::Unavailability>,
@@ -133,6 +164,7 @@ pub(crate) struct Agent {
     pub(crate) cut_given: u64,
     /// The round in which its shared volumes were last given; 0 for never.
     pub(crate) shared_given: u64,
+    pub(crate) claim: Option<Box<Claim>>,
 }
 
 impl Agent {

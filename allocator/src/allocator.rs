@@ -4,11 +4,13 @@
 //! a mark on the agents for which somebody may now be given something; a cycle looks at no others.
 
 use crate::{
-    agents::{Agent, AgentSpec, Refusals},
+    agents::{Agent, AgentSpec, Claim, Refusals},
     amounts::{Amounts, Dimensions},
     bits::Bits,
+    classes::Classes,
     counts::Counts,
-    cycle::{self, Run, View},
+    cycle::{self, Allotted, Run},
+    decide::Lot,
     filters::{AgentFilters, Expiry},
     frameworks::{Framework, FrameworkSpec, Minimum, Rules, minimum},
     index::{self, Index},
@@ -32,8 +34,8 @@ const REVIEWED_PER_REQUEST: usize = 64;
 /// How many totals are remembered for agents that have the same: kinds of machines at hand.
 const RECENT_TOTALS: usize = 16;
 
-/// The allocator; see the crate's documentation.
-#[derive(Debug)]
+/// The allocator; see the crate's documentation. A copy goes on independently.
+#[derive(Clone, Debug)]
 pub struct Allocator {
     pub(crate) options: Options,
     pub(crate) seed: u64,
@@ -42,18 +44,21 @@ pub struct Allocator {
     pub(crate) tree: Tree,
     pub(crate) quotas: Quotas,
     pub(crate) agents: Vec<Option<Agent>>,
-    free_agents: Vec<u32>,
+    pub(crate) free_agents: Vec<u32>,
+    /// Ordinals of agents that are gone, which may still stand in lists of agents.
+    pub(crate) retired: Vec<u32>,
     recent_totals: VecDeque<Arc<Resources>>,
     agent_by_id: Index,
-    frameworks: Vec<Option<Framework>>,
+    pub(crate) frameworks: Vec<Option<Framework>>,
     free_frameworks: Vec<u32>,
     framework_by_id: Index,
     /// By client ordinal.
     pub(crate) rules: Vec<Option<Rules>>,
     whitelist: Option<BTreeSet<String>>,
     pub(crate) expiry: Expiry,
-    /// Classes of agents by what makes them, see [`Agent::class`].
-    pub(crate) classes: BTreeMap<String, usize>,
+    pub(crate) classes: Classes,
+    /// Agents that are claimed.
+    pub(crate) claims: usize,
     /// Agents that may be pending; a flag of each says whether it is.
     pub(crate) pending: Vec<u32>,
     /// Agents that became pending while a cycle was interrupted.
@@ -74,7 +79,9 @@ pub struct Allocator {
     pub(crate) counts: Counts,
     /// Kept from visit to visit for their memory.
     pub(crate) walk: Walk,
-    pub(crate) views: Vec<View>,
+    pub(crate) lot: Lot,
+    pub(crate) skip: Bits,
+    pub(crate) allotted: Allotted,
     pub(crate) nothing: Arc<Resources>,
 }
 
@@ -96,6 +103,7 @@ impl Allocator {
             quotas: Quotas::default(),
             agents: Vec::new(),
             free_agents: Vec::new(),
+            retired: Vec::new(),
             recent_totals: VecDeque::new(),
             agent_by_id: Index::default(),
             frameworks: Vec::new(),
@@ -104,7 +112,8 @@ impl Allocator {
             rules: Vec::new(),
             whitelist: None,
             expiry: Expiry::default(),
-            classes: BTreeMap::new(),
+            classes: Classes::default(),
+            claims: 0,
             pending: Vec::new(),
             late: Vec::new(),
             stale: Vec::new(),
@@ -117,7 +126,9 @@ impl Allocator {
             reviewed: 0,
             counts: Counts::default(),
             walk: Walk::default(),
-            views: Vec::new(),
+            lot: Lot::default(),
+            skip: Bits::default(),
+            allotted: Allotted::default(),
             nothing: Arc::default(),
         }
     }
@@ -132,7 +143,7 @@ impl Allocator {
         slot.and_then(Option::as_mut).expect("a live agent")
     }
 
-    fn framework(&self, framework: u32) -> &Framework {
+    pub(crate) fn framework(&self, framework: u32) -> &Framework {
         let slot = self.frameworks.get(framework as usize);
         slot.and_then(Option::as_ref).expect("a live framework")
     }
@@ -147,9 +158,14 @@ impl Allocator {
         self.agent_by_id.get(index::hash(id.as_str()), is)
     }
 
-    fn find_framework(&self, id: &FrameworkId) -> Option<u32> {
+    pub(crate) fn find_framework(&self, id: &FrameworkId) -> Option<u32> {
         let is = |it: u32| self.framework(it).id == *id;
         self.framework_by_id.get(index::hash(id.as_str()), is)
+    }
+
+    pub(crate) fn find_client(&self, id: &FrameworkId, role: &Role) -> Option<u32> {
+        let framework = self.framework(self.find_framework(id)?);
+        framework.clients.get(role).copied()
     }
 
     // ------------------------------------------------------------ marks
@@ -244,6 +260,7 @@ impl Allocator {
         }
         self.framework_mut(framework).spec = None;
         self.framework_mut(framework).paused = false;
+        self.set_framework_dormant(framework, false);
         for client in &clients {
             self.tree.set_subscribed(*client, false);
         }
@@ -290,6 +307,26 @@ impl Allocator {
         }
     }
 
+    /// The framework lets offers lie that others could use, or does so no longer: it is given what
+    /// is left when all others were asked.
+    pub fn set_dormant(&mut self, id: &FrameworkId, dormant: bool) {
+        if let Some(framework) = self.find_framework(id)
+            && self.framework(framework).spec.is_some()
+        {
+            self.set_framework_dormant(framework, dormant);
+        }
+    }
+
+    fn set_framework_dormant(&mut self, framework: u32, dormant: bool) {
+        self.framework_mut(framework).dormant = dormant;
+        for (_, client) in self.clients_of(framework) {
+            match dormant {
+                true => self.tree.dormant.set(client),
+                false => self.tree.dormant.unset(client),
+            }
+        }
+    }
+
     /// No offers for these roles, or for none of its roles when the list is empty. Offers that
     /// were made stay.
     pub fn suppress(&mut self, id: &FrameworkId, roles: &[Role]) {
@@ -328,6 +365,7 @@ impl Allocator {
             id: id.clone(),
             spec: None,
             paused: false,
+            dormant: false,
             clients: BTreeMap::new(),
         };
         let at = match self.free_frameworks.pop() {
@@ -350,7 +388,11 @@ impl Allocator {
             return *client;
         }
         let id = it.id.clone();
-        let client = self.tree.add_client(framework, &id, role);
+        let dormant = it.dormant;
+        let client = self.tree.add_client(framework, &id, role, &self.quotas);
+        if dormant {
+            self.tree.dormant.set(client);
+        }
         if self.rules.len() <= client as usize {
             self.rules.resize_with(client as usize + 1, || None);
         }
@@ -371,6 +413,7 @@ impl Allocator {
             let is_subscribed = spec.roles.contains(role);
             self.tree.set_subscribed(*client, is_subscribed);
             let rules = Rules::new(&mut self.dimensions, &spec, role, &self.minimum);
+            self.classes.set(*client, rules.constraints.as_ref());
             self.rules[*client as usize] = Some(rules);
             if !is_subscribed {
                 left.push(*client);
@@ -415,6 +458,16 @@ impl Allocator {
                 false => self.tree.unlist(client),
             }
         }
+        if self.claims > 0 {
+            // A claim binds while its client wants offers.
+            for agent in 0..self.agents.len() {
+                if let Some(it) = &self.agents[agent]
+                    && it.claim.is_some()
+                {
+                    self.pend(agent as u32);
+                }
+            }
+        }
     }
 
     /// Drops the clients' filters; what they refused for another reason is asked again.
@@ -442,6 +495,7 @@ impl Allocator {
         self.drop_filters(&ordinals);
         for (role, client) in clients {
             self.tree.remove_client(client);
+            self.classes.set(client, None);
             self.rules[client as usize] = None;
             self.framework_mut(framework).clients.remove(&role);
         }
@@ -488,6 +542,7 @@ impl Allocator {
             in_held_list: false,
             cut_given: 0,
             shared_given: 0,
+            claim: None,
             spec,
         };
         let mut agent = agent;
@@ -538,16 +593,10 @@ impl Allocator {
         }
         self.refresh(agent);
         self.agent_by_id.remove(index::hash(id.as_str()), agent);
+        self.claims -= usize::from(self.agent(agent).claim.is_some());
         self.agents[agent as usize] = None;
-        for list in [
-            &mut self.pending,
-            &mut self.late,
-            &mut self.stale,
-            &mut self.held,
-        ] {
-            list.retain(|it| *it != agent);
-        }
-        self.free_agents.push(agent);
+        // It may stand in lists, which pass by what is not there any more.
+        self.retired.push(agent);
         for framework in frameworks {
             self.drop_idle_clients(framework);
         }
@@ -561,6 +610,38 @@ impl Allocator {
     /// It is not offered. Filters stay.
     pub fn deactivate_agent(&mut self, id: &AgentId) {
         self.set_active(id, false);
+    }
+
+    /// Until then, nobody but the framework in this role is given anything of the agent, as long
+    /// as it wants offers in the role. Replaces another claim on the agent.
+    pub fn claim_agent(
+        &mut self,
+        id: &AgentId,
+        framework: &FrameworkId,
+        role: &Role,
+        until: Instant,
+    ) {
+        if let Some(agent) = self.find_agent(id) {
+            let claim = Claim {
+                framework: framework.clone(),
+                role: role.clone(),
+                until,
+            };
+            let before = self.agent_mut(agent).claim.replace(Box::new(claim));
+            self.claims += usize::from(before.is_none());
+            self.expiry.add(until, agent);
+            self.pend(agent);
+        }
+    }
+
+    /// The agent is for everybody again.
+    pub fn unclaim_agent(&mut self, id: &AgentId) {
+        if let Some(agent) = self.find_agent(id)
+            && self.agent_mut(agent).claim.take().is_some()
+        {
+            self.claims -= 1;
+            self.pend(agent);
+        }
     }
 
     fn set_active(&mut self, id: &AgentId, active: bool) {
@@ -763,19 +844,29 @@ impl Allocator {
     }
 
     fn add_filter(&mut self, agent: u32, client: u32, refused: &Arc<Resources>, until: Instant) {
-        if self.agent_mut(agent).filters.add(client, refused, until) {
-            self.counts.filters_added += 1;
-            self.expiry.add(until, agent, client);
+        let (added, earlier) = self.agent_mut(agent).filters.add(client, refused, until);
+        self.counts.filters_added += u64::from(added);
+        if let Some(earlier) = earlier {
+            self.expiry.add(earlier, agent);
         }
     }
 
     /// Counts `resources`, allocated to nobody, as held by the client.
     pub(crate) fn hold(&mut self, agent: u32, client: u32, resources: &Arc<Resources>) {
+        self.hold_as(agent, client, resources, Change::Told);
+    }
+
+    /// The same for what a cycle gives.
+    pub(crate) fn hold_given(&mut self, agent: u32, client: u32, resources: &Arc<Resources>) {
+        self.hold_as(agent, client, resources, Change::Given);
+    }
+
+    fn hold_as(&mut self, agent: u32, client: u32, resources: &Arc<Resources>, change: Change) {
         let shared_before = self.shared_volumes(agent, client, resources);
         if self.agent_mut(agent).hold(client, resources) {
             self.tree.count_agents(client, 1);
         }
-        self.charge(client, resources, 1);
+        self.charge(client, resources, change);
         self.charge_shared(agent, client, resources, &shared_before);
     }
 
@@ -786,19 +877,23 @@ impl Allocator {
         if nothing {
             self.tree.count_agents(client, -1);
         }
-        self.charge(client, &taken, -1);
+        self.charge(client, &taken, Change::Back);
         self.charge_shared(agent, client, resources, &shared_before);
         self.mark_stale(agent);
     }
 
     /// Charges what is not shared to the client and to its role's quota.
-    fn charge(&mut self, client: u32, resources: &Resources, sign: i128) {
+    fn charge(&mut self, client: u32, resources: &Resources, change: Change) {
         let amounts = self.dimensions.amounts(resources, |it| !it.shared);
+        let sign = match change {
+            Change::Told | Change::Given => 1,
+            Change::Back => -1,
+        };
         self.tree.charge(client, &amounts, sign);
         if !self.quotas.is_empty() {
             let free = self.dimensions.amounts(resources, quota::is_free);
-            let top = &self.tree.client(client).top;
-            self.quotas.count_used(top, &free, sign);
+            let quota = self.tree.quota_of(client);
+            self.quotas.consume(quota, &free, change);
         }
     }
 
@@ -846,19 +941,30 @@ impl Allocator {
         self.tree.weight(role).unwrap_or(UNIT_WEIGHT)
     }
 
-    /// Quota of a top-level role; `None` removes it.
+    /// Quota of a role and the roles below it; `None` removes it. Quotas of roles within each
+    /// other should fit: what the children of a role are guaranteed together is within what the
+    /// role is guaranteed, and so are limits. When they do not, each limit binds all the same,
+    /// and a guarantee is as good as the room there is.
     pub fn set_quota(&mut self, role: Role, quota: Option<Quota>) {
         match quota {
             None => self.quotas.remove(&role),
             Some(quota) => {
+                if self.quotas.is_empty() {
+                    let mut headroom = Amounts::default();
+                    for agent in self.agents.iter().flatten() {
+                        headroom.add(&agent.free);
+                    }
+                    self.quotas.set_headroom(headroom);
+                }
                 let consumed = self.consumed(&role);
                 self.quotas
                     .set(&mut self.dimensions, role, &quota, consumed);
             }
         }
+        self.tree.quotas_changed(&self.quotas);
     }
 
-    /// What counts against a top-level role's quota, see [`Quota`].
+    /// What counts against a role's quota, see [`Quota`].
     fn consumed(&mut self, top: &Role) -> Amounts {
         let mut consumed = Amounts::default();
         let is_reserved = |it: &Resource| {
@@ -868,7 +974,7 @@ impl Allocator {
         for agent in self.agents.iter().flatten() {
             consumed.add(&self.dimensions.amounts(&agent.total, is_reserved));
             for (client, resources) in &agent.allocated {
-                if self.tree.client(*client).top == *top {
+                if self.tree.client(*client).role.is_within(top) {
                     consumed.add(&self.dimensions.amounts(resources, quota::is_free));
                 }
             }
@@ -888,12 +994,16 @@ impl Allocator {
     /// Clients that want offers, in the order in which the next agent is divided.
     pub fn order(&mut self) -> Vec<(Role, FrameworkId)> {
         self.tree.settle();
-        let (mut walk, nobody) = (Walk::default(), Bits::default());
-        walk.begin();
+        let mut awake = Bits::default();
+        awake.add_those_besides(&self.tree.listed, &self.tree.dormant);
+        let mut walk = Walk::default();
         let mut order = Vec::new();
-        while let Some(client) = walk.next(&self.tree, &nobody) {
-            let it = self.tree.client(client);
-            order.push((it.role.clone(), it.framework_id.clone()));
+        for skip in [&self.tree.dormant, &awake] {
+            walk.begin();
+            while let Some(client) = walk.next(&self.tree, skip) {
+                let it = self.tree.client(client);
+                order.push((it.role.clone(), it.framework_id.clone()));
+            }
         }
         order
     }
@@ -904,6 +1014,7 @@ impl Allocator {
         Counts {
             moves: self.tree.moves,
             sorts: self.tree.sorts,
+            evaluations: self.classes.evaluations,
             filters: filters.sum::<usize>() as u64,
             ..self.counts
         }
@@ -913,6 +1024,17 @@ impl Allocator {
     pub fn next_deadline(&self) -> Option<Instant> {
         self.expiry.next()
     }
+}
+
+/// Why what a client holds changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It is said to hold more.
+    Told,
+    /// A cycle gives it more, of what was free.
+    Given,
+    /// It gives something back.
+    Back,
 }
 
 /// Resources that are all allocated to one role, as mostly, or parts by role.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use tepui_model::{Quantities, Resource, Resources};
 
 /// The names of all scalar resources that were ever seen; a name's place is its dimension.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Dimensions(Vec<Arc<str>>);
 
 impl Dimensions {
@@ -43,6 +43,24 @@ impl Dimensions {
                 && keep(it)
             {
                 amounts.add_to(self.intern(&it.name), amount.as_millis().into());
+            }
+        }
+        amounts
+    }
+
+    /// The same when all names are known, as those of an agent that was added are.
+    pub(crate) fn amounts_of_known(
+        &self,
+        resources: &Resources,
+        keep: impl Fn(&Resource) -> bool,
+    ) -> Amounts {
+        let mut amounts = Amounts::default();
+        for it in resources.iter() {
+            if let Some(amount) = it.amount()
+                && keep(it)
+                && let Some(dimension) = self.find(&it.name)
+            {
+                amounts.add_to(dimension, amount.as_millis().into());
             }
         }
         amounts

@@ -28,27 +28,71 @@ impl Bits {
         self.0.fill(0);
     }
 
-    /// Whether `other` has all that this has.
-    pub(crate) fn is_within(&self, other: &Bits) -> bool {
-        let mut words = self.0.iter().enumerate();
-        words.all(|(at, word)| word & !other.0.get(at).copied().unwrap_or(0) == 0)
+    /// Takes over the members of `other`.
+    pub(crate) fn copy_from(&mut self, other: &Bits) {
+        self.0.clear();
+        self.0.extend_from_slice(&other.0);
     }
 
-    /// The only member that `other` does not have; `None` unless there is exactly one.
-    pub(crate) fn only_one_besides(&self, other: &Bits) -> Option<u32> {
-        let mut found = None;
+    /// Adds all members of `other`.
+    pub(crate) fn add_all(&mut self, other: &Bits) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        for (word, more) in self.0.iter_mut().zip(&other.0) {
+            *word |= more;
+        }
+    }
+
+    /// Adds all of `these` that are not in `those`.
+    pub(crate) fn add_those_besides(&mut self, these: &Bits, those: &Bits) {
+        if self.0.len() < these.0.len() {
+            self.0.resize(these.0.len(), 0);
+        }
+        for (at, word) in these.0.iter().enumerate() {
+            self.0[at] |= word & !those.0.get(at).copied().unwrap_or(0);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.iter().all(|it| *it == 0)
+    }
+
+    /// The members that `other` does not have: whether there are none, one, or more.
+    pub(crate) fn besides(&self, other: &Bits) -> Besides {
+        let mut found = Besides::None;
         for (at, word) in self.0.iter().enumerate() {
             let rest = word & !other.0.get(at).copied().unwrap_or(0);
             if rest == 0 {
                 continue;
             }
-            if found.is_some() || rest & (rest - 1) != 0 {
-                return None;
+            if !matches!(found, Besides::None) || rest & (rest - 1) != 0 {
+                return Besides::Several;
             }
-            found = Some(at as u32 * 64 + rest.trailing_zeros());
+            found = Besides::One(at as u32 * 64 + rest.trailing_zeros());
         }
         found
     }
+
+    /// The members that `other` does not have, rising.
+    pub(crate) fn iter_besides<'a>(&'a self, other: &'a Bits) -> impl Iterator<Item = u32> + 'a {
+        self.0.iter().enumerate().flat_map(|(at, word)| {
+            let mut rest = word & !other.0.get(at).copied().unwrap_or(0);
+            core::iter::from_fn(move || {
+                let bit = (rest != 0).then(|| rest.trailing_zeros())?;
+                rest &= rest - 1;
+                Some(at as u32 * 64 + bit)
+            })
+        })
+    }
+}
+
+/// What a set has that another one has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Besides {
+    None,
+    One(u32),
+    Several,
 }
 
 #[cfg(test)]
@@ -56,21 +100,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_only_one_is_found_across_words() {
+    fn members_besides_others_are_found_across_words() {
         let (mut all, mut some) = (Bits::default(), Bits::default());
-        assert!(all.is_within(&some));
+        assert_eq!(all.besides(&some), Besides::None);
         all.set(3);
         all.set(70);
-        assert_eq!(all.only_one_besides(&some), None);
+        assert_eq!(all.besides(&some), Besides::Several);
         some.set(3);
-        assert!(!all.is_within(&some));
-        assert_eq!(all.only_one_besides(&some), Some(70));
+        assert_eq!(all.besides(&some), Besides::One(70));
+        assert_eq!(all.iter_besides(&some).collect::<Vec<_>>(), [70]);
         some.set(70);
-        assert!(all.is_within(&some) && all.get(70));
-        assert_eq!(all.only_one_besides(&some), None);
+        assert_eq!(all.besides(&some), Besides::None);
         some.unset(70);
         assert!(!some.get(70) && some.get(3));
+        let mut more = Bits::default();
+        more.add_those_besides(&all, &some);
+        assert!(more.get(70) && !more.get(3));
+        more.add_all(&some);
+        assert!(more.get(3));
         some.clear();
-        assert!(!some.get(3));
+        assert!(some.is_empty() && !all.is_empty());
     }
 }

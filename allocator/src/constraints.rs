@@ -78,23 +78,22 @@ fn compile(expression: &str) -> Result<Regex, regex::Error> {
 }
 
 /// The constraints of one framework for one role, ready for use.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Constraints {
     groups: Vec<Vec<Constraint>>,
     /// Whether some constraint looks at the host's name; agents of one class differ then.
     pub(crate) by_host: bool,
-    /// By agent class: not known yet, or whether the constraints hold.
-    pub(crate) by_class: Vec<Option<bool>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Constraint {
     selector: Selector,
     predicate: Predicate,
 }
 
-#[derive(Debug)]
-enum Selector {
+/// Where a constraint looks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Selector {
     Attribute(String),
     Hostname,
     Region,
@@ -102,7 +101,7 @@ enum Selector {
     Unknown,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Predicate {
     Always,
     Exists,
@@ -139,11 +138,32 @@ impl Constraints {
             .iter()
             .flatten()
             .any(|it| matches!(it.selector, Selector::Hostname));
-        Some(Constraints {
-            groups,
-            by_host,
-            by_class: Vec::new(),
-        })
+        Some(Constraints { groups, by_host })
+    }
+
+    /// For each group a text that must be equal for the group to hold: the host's name when some
+    /// constraint looks at that. None when some group has no such constraint.
+    pub(crate) fn keys(&self) -> Option<Vec<(&Selector, &str)>> {
+        let mut keys = Vec::new();
+        for group in &self.groups {
+            let equal = group.iter().filter_map(|it| match &it.predicate {
+                Predicate::Equals(text) => Some((&it.selector, text.as_str())),
+                _ => None,
+            });
+            let mut usable = equal.filter(|it| !self.by_host || *it.0 == Selector::Hostname);
+            keys.push(usable.next()?);
+        }
+        Some(keys)
+    }
+
+    /// In words, the first constraint of each group that does not hold for the agent.
+    pub(crate) fn why_not(&self, agent: &AgentSpec) -> String {
+        let failing = |group: &Vec<Constraint>| {
+            let failing = group.iter().find(|it| !it.holds(agent));
+            failing.map_or_else(|| "a constraint".to_owned(), Constraint::text)
+        };
+        let all: Vec<String> = self.groups.iter().map(failing).collect();
+        all.join(", and ")
     }
 
     pub(crate) fn allow(&self, agent: &AgentSpec) -> bool {
@@ -178,6 +198,36 @@ impl Constraint {
         Constraint {
             selector,
             predicate,
+        }
+    }
+
+    /// What it demands, in words.
+    fn text(&self) -> String {
+        let name = match &self.selector {
+            Selector::Attribute(name) => format!("attribute {name:?}"),
+            Selector::Hostname => "HOSTNAME".to_owned(),
+            Selector::Region => "REGION".to_owned(),
+            Selector::Zone => "ZONE".to_owned(),
+            Selector::Unknown => "an unknown selector".to_owned(),
+        };
+        let regex = |it: &Option<Regex>| match it {
+            Some(it) => {
+                let text = it.as_str();
+                let inner = text
+                    .strip_prefix(r"\A(?:")
+                    .and_then(|it| it.strip_suffix(r")\z"));
+                inner.unwrap_or(text).to_owned()
+            }
+            None => "an expression that cannot be read".to_owned(),
+        };
+        match &self.predicate {
+            Predicate::Always => format!("{name} is anything"),
+            Predicate::Exists => format!("{name} exists"),
+            Predicate::NotExists => format!("{name} does not exist"),
+            Predicate::Equals(it) => format!("{name} is {it:?}"),
+            Predicate::NotEquals(it) => format!("{name} is not {it:?}"),
+            Predicate::Matches(it) => format!("{name} matches {:?}", regex(it)),
+            Predicate::NotMatches(it) => format!("{name} does not match {:?}", regex(it)),
         }
     }
 

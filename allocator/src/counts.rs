@@ -17,6 +17,8 @@ pub struct Counts {
     pub moves: u64,
     /// Times that every list of siblings was sorted anew, since the cluster's total changed.
     pub sorts: u64,
+    /// Constraints of a client that were evaluated for a class of agents.
+    pub evaluations: u64,
     /// Allotments made.
     pub allotments: u64,
     /// Filters that were added.

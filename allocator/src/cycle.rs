@@ -9,7 +9,9 @@ use crate::{
     agents::Agent,
     allocator::Allocator,
     amounts::{Amounts, Dimensions},
-    frameworks::Sees,
+    bits::{Besides, Bits},
+    decide::{LONG, Lot, NoReport, Verdict},
+    frameworks::Rules,
     index,
     options::AgentOrder,
     quota,
@@ -19,10 +21,7 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
     sync::Arc,
 };
-use tepui_model::{
-    AgentId, FrameworkId, Quantities, Resources, Role, Scalar, agent::Capability as AgentCan,
-    time::Instant,
-};
+use tepui_model::{AgentId, FrameworkId, Quantities, Resources, Role, Scalar, time::Instant};
 
 /// Resources of one agent for one framework in one role; already counted as allocated.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,7 +66,7 @@ pub enum Place {
 }
 
 /// A cycle under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Run {
     guarantees: bool,
     last: Option<Place>,
@@ -75,7 +74,7 @@ pub(crate) struct Run {
 }
 
 /// The agents that are to be visited yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Queue {
     Hashed {
         /// Those of the beginning, the next one last.
@@ -113,26 +112,6 @@ impl Queue {
             (Queue::Hashed { .. }, Place::Id(_)) | (Queue::ById(_), Place::Hash(_)) => {}
         }
     }
-}
-
-/// What a client may be given of an agent, before quota.
-#[derive(Clone, Debug)]
-pub(crate) struct View {
-    /// A role that something on the agent is reserved to, or one below it; none for all others.
-    node: Option<u32>,
-    sees: Sees,
-    resources: Arc<Resources>,
-    amounts: Amounts,
-}
-
-/// What a client says to what it would be given.
-enum Verdict {
-    Takes(Arc<Resources>),
-    /// Nobody in its role would be given anything.
-    NothingForRole,
-    Refuses,
-    /// It would take more than quotas leave.
-    Held,
 }
 
 /// Work that is counted for a visit beside the clients asked: about as long as that takes.
@@ -190,7 +169,7 @@ impl Allocator {
                 self.round += 1;
                 self.counts.cycles += 1;
                 self.disturbed = false;
-                self.begin(self.quotas.has_guarantees())
+                self.begin(self.quotas.is_lacking())
             }
         };
         let mut allotments = Vec::new();
@@ -208,6 +187,10 @@ impl Allocator {
                     progress: Some(progress),
                 };
             }
+            if run.guarantees && !self.quotas.is_lacking() {
+                // Nobody is left to be served first.
+                run = self.begin(false);
+            }
             let Some((place, agent)) = run.queue.pop() else {
                 if run.guarantees {
                     run = self.begin(false);
@@ -224,7 +207,7 @@ impl Allocator {
             run.last = Some(place);
             if is_due {
                 self.counts.agents_visited += 1;
-                work += VISIT_WORK + self.visit(agent, guarantees, &mut allotments);
+                work += VISIT_WORK + self.visit(now, agent, guarantees, &mut allotments);
             }
         }
         self.end();
@@ -259,7 +242,12 @@ impl Allocator {
         self.late.clear();
         let round_hash = round_hash(self.seed, self.round, guarantees);
         let agents = self.pending.iter().copied();
-        let agents = agents.filter(|it| self.agent(*it).pending);
+        let is_pending = |it: &u32| {
+            self.agents[*it as usize]
+                .as_ref()
+                .is_some_and(|it| it.pending)
+        };
+        let agents = agents.filter(is_pending);
         let queue = match self.options.agent_order {
             AgentOrder::Hashed => {
                 let place = |it: u32| (place_of(round_hash, self.agent(it).id_hash), it);
@@ -283,7 +271,10 @@ impl Allocator {
 
     fn resume(&mut self, mut run: Run) -> Run {
         for agent in std::mem::take(&mut self.late) {
-            let place = self.place(self.agent(agent), run.guarantees);
+            let Some(Some(it)) = self.agents.get(agent as usize) else {
+                continue;
+            };
+            let place = self.place(it, run.guarantees);
             if run.last.as_ref().is_none_or(|last| place > *last) {
                 run.queue.push(place, agent);
             }
@@ -295,21 +286,44 @@ impl Allocator {
         self.late.clear();
         let mut pending = std::mem::take(&mut self.pending);
         pending.retain(|at| {
-            let agent = self.agent_mut(*at);
+            let Some(Some(agent)) = self.agents.get_mut(*at as usize) else {
+                return false;
+            };
             agent.in_pending_list = agent.pending;
             agent.pending
         });
         self.pending = pending;
+        // The ordinals of agents that are gone stand in no list now, but perhaps in this one.
+        if self.retired.len() > self.held.len() / 8 {
+            let agents = &self.agents;
+            self.held.retain(|it| agents[*it as usize].is_some());
+            self.stale.retain(|it| agents[*it as usize].is_some());
+            self.free_agents.append(&mut self.retired);
+        }
     }
 
-    /// Drops filters that ended; who had them is asked again.
+    /// Drops filters that ended; who had them is asked again. Claims that ended bind nobody.
     fn expire_filters(&mut self, now: Instant) {
-        while let Some((agent, client)) = self.expiry.pop(now) {
+        while let Some(agent) = self.expiry.pop(now) {
             let Some(Some(it)) = self.agents.get_mut(agent as usize) else {
                 continue;
             };
-            if it.filters.expire(client, now) {
-                it.refusals.forget(client);
+            let mut is_due = it.claim.as_ref().is_some_and(|it| it.until <= now);
+            if is_due {
+                it.claim = None;
+                self.claims -= 1;
+            }
+            if it.filters.first() <= now {
+                let (clients, next) = it.filters.expire(now);
+                is_due |= !clients.is_empty();
+                for client in clients {
+                    it.refusals.forget(client);
+                }
+                if let Some(next) = next {
+                    self.expiry.add(next, agent);
+                }
+            }
+            if is_due {
                 self.pend(agent);
             }
         }
@@ -336,8 +350,11 @@ impl Allocator {
             return;
         }
         for agent in std::mem::take(&mut self.held) {
-            self.agent_mut(agent).in_held_list = false;
-            if std::mem::take(&mut self.agent_mut(agent).held) {
+            let Some(Some(it)) = self.agents.get_mut(agent as usize) else {
+                continue;
+            };
+            it.in_held_list = false;
+            if std::mem::take(&mut it.held) {
                 self.pend(agent);
             }
         }
@@ -345,15 +362,16 @@ impl Allocator {
 
     /// Computes anew what the agent has available.
     pub(crate) fn refresh(&mut self, agent: u32) {
-        let it = self.agent_mut(agent);
+        let Some(Some(it)) = self.agents.get_mut(agent as usize) else {
+            return;
+        };
         if !std::mem::take(&mut it.stale) {
             return;
         }
         let available = it.compute_available();
+        // The same list again for the same resources: what is equal is compared by address then.
+        let available = it.refusals.available_changed(available);
         let before = self.set_available(agent, available);
-        let it = self.agent_mut(agent);
-        let available = it.available.clone();
-        it.refusals.available_changed(&available);
         let after = &self.agents[agent as usize]
             .as_ref()
             .expect("a live agent")
@@ -381,15 +399,32 @@ impl Allocator {
     // ------------------------------------------------------------ one agent
 
     /// Divides what the agent has: how many clients were asked.
-    fn visit(&mut self, agent: u32, guarantees: bool, allotments: &mut Vec<Allotment>) -> u32 {
+    fn visit(
+        &mut self,
+        now: Instant,
+        agent: u32,
+        guarantees: bool,
+        allotments: &mut Vec<Allotment>,
+    ) -> u32 {
         self.tree.settle();
-        self.views.clear();
-        let work = match guarantees {
-            true => self.serve_guarantees(agent, allotments),
-            false => self.serve_all(agent, allotments),
+        let mut lot = std::mem::take(&mut self.lot);
+        let it = self.agents[agent as usize].as_ref().expect("a live agent");
+        lot.begin(it, self.round);
+        let work = match lot.is_empty() {
+            true => 0,
+            false => self.divide(now, agent, guarantees, &mut lot, allotments),
         };
+        if lot.is_touched() {
+            let (rest, shared_given) = lot.rest(&self.nothing);
+            self.set_available(agent, rest);
+            if shared_given {
+                let round = self.round;
+                self.agent_mut(agent).shared_given = round;
+            }
+        }
         let (round, disturbed) = (self.round, self.disturbed);
-        let it = self.agent_mut(agent);
+        let it = self.agents[agent as usize].as_mut().expect("a live agent");
+        it.refusals.add(&lot.refusals, &it.available);
         if !guarantees {
             // Shared volumes were given to one; another may have them in the next cycle. What is
             // possible since this cycle was interrupted may be so for a guarantee.
@@ -398,63 +433,106 @@ impl Allocator {
         if it.held && !std::mem::replace(&mut it.in_held_list, true) {
             self.held.push(agent);
         }
+        lot.end();
+        self.lot = lot;
         work
     }
 
-    /// Clients of the roles that lack something of their guarantee.
-    fn serve_guarantees(&mut self, agent: u32, allotments: &mut Vec<Allotment>) -> u32 {
-        let mut work = 0;
-        let mut roles = 0;
-        while let Some((node, role)) = self.tree.top_level(roles) {
-            roles += 1;
-            if self.quotas.missing(role).is_none() {
-                continue;
-            }
-            let mut clients = 0;
-            while let Some(client) = self.tree.clients_of(node).get(clients).copied() {
-                clients += 1;
-                if self.agent(agent).refusals.known.get(client) {
-                    continue;
-                }
-                work += 1;
-                match self.ask(agent, client, true) {
-                    Verdict::Takes(resources) => self.give(agent, client, resources, allotments),
-                    Verdict::NothingForRole => break,
-                    Verdict::Refuses | Verdict::Held => {}
-                }
-                if self.agent(agent).available.is_empty() {
-                    return work;
-                }
-            }
-        }
-        work
-    }
-
-    fn serve_all(&mut self, agent: u32, allotments: &mut Vec<Allotment>) -> u32 {
-        let refusals = &self.agent(agent).refusals;
-        if self.agent(agent).available.is_empty() || self.tree.listed.is_within(&refusals.known) {
-            return 0;
-        }
-        if let Some(client) = self.tree.listed.only_one_besides(&refusals.known) {
-            if let Verdict::Takes(resources) = self.ask(agent, client, false) {
-                self.give(agent, client, resources, allotments);
-            }
+    /// Asks whoever may take something: those who let offers lie after all others.
+    fn divide(
+        &mut self,
+        now: Instant,
+        agent: u32,
+        guarantees: bool,
+        lot: &mut Lot,
+        allotments: &mut Vec<Allotment>,
+    ) -> u32 {
+        if let Some(client) = self.claimant(agent, now) {
+            self.ask(agent, client, guarantees, lot, allotments);
             return 1;
+        }
+        let mut skip = std::mem::take(&mut self.skip);
+        self.find_skipped(agent, guarantees, &mut skip);
+        let mut work = 0;
+        if self.tree.dormant.is_empty() {
+            work += self.ask_all(agent, guarantees, &skip, lot, allotments);
+        } else {
+            let mut others = skip.clone();
+            others.add_all(&self.tree.dormant);
+            work += self.ask_all(agent, guarantees, &others, lot, allotments);
+            if !lot.is_empty() {
+                skip.add_those_besides(&self.tree.listed, &self.tree.dormant);
+                work += self.ask_all(agent, guarantees, &skip, lot, allotments);
+            }
+        }
+        self.skip = skip;
+        work
+    }
+
+    /// Who need not be asked: who is known to refuse, is not suited by the agent's class, or has
+    /// no guarantee in the stage of guarantees.
+    fn find_skipped(&mut self, agent: u32, guarantees: bool, skip: &mut Bits) {
+        skip.copy_from(&self.agent(agent).refusals.known);
+        self.add_unsuited(agent, skip);
+        if guarantees {
+            skip.add_those_besides(&self.tree.listed, &self.tree.guaranteed);
+        }
+    }
+
+    /// Adds those to whom the agent is of no use because of their constraints, as far as an index
+    /// tells.
+    pub(crate) fn add_unsuited(&mut self, agent: u32, skip: &mut Bits) {
+        if !self.classes.is_empty() {
+            let class = self.class(agent);
+            let it = self.agents[agent as usize].as_ref().expect("a live agent");
+            let rules = &self.rules;
+            let constraints = |client: u32| {
+                let rules = rules.get(client as usize).and_then(Option::as_ref);
+                rules.and_then(|it| it.constraints.as_ref())
+            };
+            self.classes
+                .add_unsuited(skip, class, &it.spec, constraints);
+        }
+    }
+
+    /// Who alone may be given something, if that is promised to somebody who wants it.
+    pub(crate) fn claimant(&self, agent: u32, now: Instant) -> Option<u32> {
+        let claim = self
+            .agent(agent)
+            .claim
+            .as_ref()
+            .filter(|it| it.until > now)?;
+        let client = self.find_client(&claim.framework, &claim.role)?;
+        self.tree.listed.get(client).then_some(client)
+    }
+
+    fn ask_all(
+        &mut self,
+        agent: u32,
+        guarantees: bool,
+        skip: &Bits,
+        lot: &mut Lot,
+        allotments: &mut Vec<Allotment>,
+    ) -> u32 {
+        match self.tree.listed.besides(skip) {
+            Besides::None => return 0,
+            Besides::One(client) => {
+                self.ask(agent, client, guarantees, lot, allotments);
+                return 1;
+            }
+            Besides::Several => {}
         }
         let mut work = 0;
         let mut walk = std::mem::take(&mut self.walk);
         walk.begin();
-        while let Some(client) = walk.next(&self.tree, &self.agent(agent).refusals.known) {
+        while let Some(client) = walk.next(&self.tree, skip) {
             work += 1;
-            match self.ask(agent, client, false) {
-                Verdict::Takes(resources) => {
-                    self.give(agent, client, resources, allotments);
-                    if self.agent(agent).available.is_empty() {
-                        break;
-                    }
-                }
-                Verdict::NothingForRole => walk.leave_role(),
-                Verdict::Refuses | Verdict::Held => {}
+            let nothing_for_role = self.ask(agent, client, guarantees, lot, allotments);
+            if lot.is_empty() {
+                break;
+            }
+            if nothing_for_role {
+                walk.leave_role();
             }
         }
         work += walk.skipped / SKIPS_PER_WORK;
@@ -463,257 +541,128 @@ impl Allocator {
         work
     }
 
-    /// Whether the client takes what the agent has for it.
-    fn ask(&mut self, agent: u32, client: u32, guaranteed: bool) -> Verdict {
+    /// Asks one client, and gives it what it takes: whether the others of its role need not be
+    /// asked.
+    fn ask(
+        &mut self,
+        agent: u32,
+        client: u32,
+        guarantees: bool,
+        lot: &mut Lot,
+        allotments: &mut Vec<Allotment>,
+    ) -> bool {
         self.counts.clients_asked += 1;
-        if !self.can_use(agent, client) {
-            self.refuses(agent, client, true);
-            return Verdict::Refuses;
-        }
-        let it = self.agent(agent);
-        let shared_withheld = it.shared_given == self.round;
-        let (resources, is_enough) = match it.is_plain {
-            true => (
-                it.available.clone(),
-                self.rules(client).is_enough(&it.amounts),
-            ),
-            false => {
-                let at = self.view(agent, client);
-                let view = &self.views[at];
-                if view.resources.is_empty() && view.sees == Sees::EVERYTHING {
-                    return Verdict::NothingForRole;
+        let of_agent = self.agents[agent as usize].as_ref().expect("a live agent");
+        match self.decide(of_agent, client, guarantees, lot, &mut NoReport) {
+            Verdict::Takes { view, cut } => {
+                if cut.is_some() {
+                    let round = self.round;
+                    let it = self.agent_mut(agent);
+                    it.held = true;
+                    it.cut_given = round;
                 }
-                let is_enough = self.rules(client).is_enough(&view.amounts);
-                (view.resources.clone(), is_enough)
+                self.give(agent, client, lot, view, cut, allotments);
+                false
             }
-        };
-        let refuses = resources.is_empty()
-            || !is_enough
-            || self.agent(agent).filters.block(client, &resources);
-        if refuses {
-            // With its shared volumes the client might not refuse.
-            if !shared_withheld {
-                let top_too = self.refuses_top(agent, client);
-                self.refuses(agent, client, top_too);
+            Verdict::NothingForRole => true,
+            Verdict::CannotUse => {
+                lot.refusals.push((client, true));
+                false
             }
-            return Verdict::Refuses;
+            Verdict::Refuses => {
+                // With its shared volumes the client might not refuse.
+                if !lot.shared_withheld {
+                    let top_too = self.refuses_top(agent, client, lot);
+                    lot.refusals.push((client, top_too));
+                }
+                false
+            }
+            Verdict::NotForGuarantee { role } => role,
+            Verdict::Held => {
+                self.agent_mut(agent).held = true;
+                false
+            }
         }
-        if self.quotas.is_empty() {
-            return Verdict::Takes(resources);
-        }
-        self.ask_within_quota(agent, client, resources, guaranteed)
     }
 
-    fn rules(&self, client: u32) -> &crate::frameworks::Rules {
+    pub(crate) fn rules(&self, client: u32) -> &Rules {
         let slot = self.rules.get(client as usize);
         slot.and_then(Option::as_ref).expect("a subscribed client")
     }
 
-    fn refuses(&mut self, agent: u32, client: u32, top_too: bool) {
-        let it = self.agent_mut(agent);
-        let available = it.available.clone();
-        it.refusals.add(client, &available, top_too);
-    }
-
     /// Whether the client would also refuse the most that was available lately.
-    fn refuses_top(&mut self, agent: u32, client: u32) -> bool {
+    fn refuses_top(&self, agent: u32, client: u32, lot: &Lot) -> bool {
         let it = self.agent(agent);
-        let top = it.refusals.top().clone();
-        if Arc::ptr_eq(&top, &it.available) {
+        let top = it.refusals.top();
+        if !lot.is_touched() && Arc::ptr_eq(top, &it.available) {
             return true;
+        }
+        if top.len() > LONG {
+            // Not worth a look at each of so many.
+            return false;
         }
         let (rules, role) = (self.rules(client), &self.tree.client(client).role);
         let seen = top.filter(|it| rules.sees.sees(it, role));
-        // Every name in a minimum has a dimension already.
-        let mut amounts = Amounts::default();
-        for it in seen.iter() {
-            if let (Some(amount), Some(at)) = (it.amount(), self.dimensions.find(&it.name)) {
-                amounts.add_to(at, amount.as_millis().into());
-            }
-        }
+        let amounts = self.dimensions.amounts_of_known(&seen, |_| true);
         seen.is_empty()
             || !rules.is_enough(&amounts)
-            || self.agent(agent).filters.block(client, &Arc::new(seen))
+            || self
+                .agent(agent)
+                .filters
+                .block(client, &Arc::new(seen))
+                .is_some()
     }
 
-    /// Capabilities, GPUs, region and constraints.
-    fn can_use(&mut self, agent: u32, client: u32) -> bool {
-        let (it, rules) = (self.agent(agent), self.rules(client));
-        let can = it.spec.capabilities;
-        if rules.needs_multi_role && !can.is(AgentCan::MultiRole)
-            || rules.needs_hierarchical_role && !can.is(AgentCan::HierarchicalRole)
-            || it.has_gpus && self.options.filter_gpu_resources && !rules.takes_gpus
-            || it.is_remote && !rules.takes_remote
-        {
-            return false;
-        }
-        match &rules.constraints {
-            None => true,
-            Some(constraints) if constraints.by_host => constraints.allow(&it.spec),
-            Some(_) => self.class_can_use(agent, client),
-        }
-    }
-
-    /// Constraints that do not look at the host's name are evaluated once per class of agents.
-    fn class_can_use(&mut self, agent: u32, client: u32) -> bool {
-        let class = self.class(agent);
-        let it = self.agents[agent as usize].as_ref().expect("a live agent");
-        let rules = self.rules[client as usize].as_mut();
-        let Some(constraints) = rules.and_then(|it| it.constraints.as_mut()) else {
-            return true;
-        };
-        if constraints.by_class.len() <= class {
-            constraints.by_class.resize(class + 1, None);
-        }
-        match constraints.by_class[class] {
-            Some(known) => known,
-            None => {
-                let allows = constraints.allow(&it.spec);
-                constraints.by_class[class] = Some(allows);
-                allows
-            }
-        }
-    }
-
-    fn class(&mut self, agent: u32) -> usize {
+    fn class(&mut self, agent: u32) -> u32 {
         let it = self.agent(agent);
         if let Some(class) = it.class {
             return class;
         }
-        let text = format!("{:?} {:?}", it.spec.attributes, it.spec.domain);
         // Agents that come and go with ever new attributes leave classes behind.
-        if self.classes.len() > 2 * self.agents.len() + 64 {
+        if self.classes.is_crowded(self.agents.len()) {
             self.classes.clear();
             for it in self.agents.iter_mut().flatten() {
                 it.class = None;
             }
-            for it in self.rules.iter_mut().flatten() {
-                if let Some(constraints) = &mut it.constraints {
-                    constraints.by_class.clear();
-                }
-            }
         }
-        let next = self.classes.len();
-        let class = *self.classes.entry(text).or_insert(next);
-        self.agent_mut(agent).class = Some(class);
+        let it = self.agents[agent as usize].as_mut().expect("a live agent");
+        let class = self.classes.of(&it.spec);
+        it.class = Some(class);
         class
     }
 
-    /// What the client sees of the agent, shared volumes at most once per cycle. Clients that see
-    /// the same share a view.
-    fn view(&mut self, agent: u32, client: u32) -> usize {
-        let it = self.agents[agent as usize].as_ref().expect("a live agent");
-        let of_client = self.tree.client(client);
-        let mut sees = self.rules(client).sees;
-        let node = Some(of_client.node);
-        let found = |views: &[View], node| {
-            let mut views = views.iter();
-            views.position(|it| it.node == node && it.sees == sees)
-        };
-        if let Some(at) = found(&self.views, node) {
-            return at;
-        }
-        let mut reserved = it.available.iter().filter_map(|it| it.reservation_role());
-        let is_reserved = reserved.any(|role| of_client.role.is_within(role));
-        let node = node.filter(|_| is_reserved);
-        if let Some(at) = found(&self.views, node) {
-            return at;
-        }
-        let wanted = sees;
-        sees.shared &= it.shared_given != self.round;
-        let resources = it.available.filter(|it| sees.sees(it, &of_client.role));
-        let amounts = self.dimensions.amounts(&resources, |_| true);
-        self.views.push(View {
-            node,
-            sees: wanted,
-            resources: Arc::new(resources),
-            amounts,
-        });
-        self.views.len() - 1
-    }
-
-    /// Cuts what quotas have a say in to what they leave.
-    fn ask_within_quota(
-        &mut self,
-        agent: u32,
-        client: u32,
-        resources: Arc<Resources>,
-        guaranteed: bool,
-    ) -> Verdict {
-        let role = &self.tree.client(client).role;
-        let free = self.dimensions.amounts(&resources, quota::is_free);
-        if guaranteed {
-            let missing = self.quotas.missing(role).unwrap_or_default();
-            let missing = quantities(&self.dimensions, &missing);
-            if resources
-                .filter(quota::is_free)
-                .shrink_to(&missing)
-                .is_empty()
-            {
-                // Not for the guarantee; the other stage may give it all the same.
-                return Verdict::Refuses;
-            }
-        }
-        let bounds = self.quotas.bounds(role, guaranteed);
-        let bound = |at: usize| bounds.get(at).copied().flatten();
-        if free
-            .iter()
-            .all(|(at, amount)| bound(at).is_none_or(|bound| amount <= bound))
-        {
-            return Verdict::Takes(resources);
-        }
-        self.agent_mut(agent).held = true;
-        let mut limits = Quantities::new();
-        for (at, bound) in bounds.iter().enumerate() {
-            if let Some(bound) = bound {
-                let millis = i64::try_from(*bound).unwrap_or(i64::MAX);
-                limits.insert(self.dimensions.name(at), Scalar::from_millis(millis));
-            }
-        }
-        let mut cut = resources.filter(|it| !quota::is_free(it));
-        cut.add(&resources.filter(quota::is_free).shrink_to_limits(&limits));
-        let amounts = self.dimensions.amounts(&cut, |_| true);
-        let cut = Arc::new(cut);
-        let refuses = cut.is_empty()
-            || !self.rules(client).is_enough(&amounts)
-            || self.agent(agent).filters.block(client, &cut);
-        if refuses {
-            return Verdict::Held;
-        }
-        let round = self.round;
-        self.agent_mut(agent).cut_given = round;
-        Verdict::Takes(cut)
-    }
-
+    /// Counts what the client takes as held, and tells whom it was given.
     fn give(
         &mut self,
         agent: u32,
         client: u32,
-        resources: Arc<Resources>,
+        lot: &mut Lot,
+        view: usize,
+        cut: Option<Arc<Resources>>,
         allotments: &mut Vec<Allotment>,
     ) {
-        let of_client = self.tree.client(client);
-        let (framework, role) = (of_client.framework_id.clone(), of_client.role.clone());
-        let allotted = Arc::new(resources.allocate(&role));
-        let has_shared = !self.agent(agent).is_plain && resources.iter().any(|it| it.shared);
-        self.hold(agent, client, &resources);
-        self.tree.count(client);
-        let it = self.agent(agent);
-        let available = if has_shared {
-            Arc::new(it.available.difference(&resources.non_shared()))
-        } else if Arc::ptr_eq(&resources, &it.available) {
-            self.nothing.clone()
-        } else {
-            Arc::new(it.available.difference(&resources))
+        let resources = match &cut {
+            Some(cut) => cut.clone(),
+            None => lot.view(view).resources.clone(),
         };
-        let before = self.set_available(agent, available);
-        let it = self.agents[agent as usize].as_mut().expect("a live agent");
-        self.quotas.free_taken(&before, &it.free);
-        if has_shared {
-            it.shared_given = self.round;
+        let of_client = self.tree.client(client);
+        let (framework, role, node) = (
+            of_client.framework_id.clone(),
+            of_client.role.clone(),
+            of_client.node,
+        );
+        let allotted = self.allotted.get(&resources, node, &role);
+        if !self.quotas.is_empty() {
+            let free = self.dimensions.amounts(&resources, quota::is_free);
+            self.quotas.free_taken(&free, &Amounts::default());
         }
-        self.views.clear();
-        let agent = it.id.clone();
+        self.hold_given(agent, client, &resources);
+        self.tree.count(client);
+        match cut {
+            Some(cut) => lot.take_part(&cut),
+            None => lot.take_view(view),
+        }
+        let agent = self.agent(agent).id.clone();
         self.counts.allotments += 1;
         allotments.push(Allotment {
             framework,
@@ -721,5 +670,52 @@ impl Allocator {
             agent,
             resources: allotted,
         });
+    }
+}
+
+/// Allotments made lately, by what was given and the role's node: agents that are alike are given
+/// alike.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Allotted(Vec<Option<Alike>>);
+
+#[derive(Clone, Debug)]
+struct Alike {
+    given: Arc<Resources>,
+    node: u32,
+    allotted: Arc<Resources>,
+}
+
+impl Allotted {
+    const SLOTS: usize = 256;
+
+    fn get(&mut self, resources: &Arc<Resources>, node: u32, role: &Role) -> Arc<Resources> {
+        if self.0.is_empty() {
+            self.0.resize(Self::SLOTS, None);
+        }
+        // By content, not by address: the address must not decide what is kept in memory.
+        let first = resources.iter().next();
+        let amount = first
+            .and_then(|it| it.amount())
+            .map_or(0, |it| it.as_millis());
+        let at = mix(amount as u64 ^ u64::from(node) << 40) as usize % Self::SLOTS;
+        if let Some(it) = &self.0[at]
+            && Arc::ptr_eq(&it.given, resources)
+            && it.node == node
+            && it
+                .allotted
+                .iter()
+                .all(|it| it.allocation_role.as_ref() == Some(role))
+        {
+            return it.allotted.clone();
+        }
+        let allotted = Arc::new(resources.allocate(role));
+        if resources.len() <= LONG {
+            self.0[at] = Some(Alike {
+                given: resources.clone(),
+                node,
+                allotted: allotted.clone(),
+            });
+        }
+        allotted
     }
 }

@@ -40,13 +40,15 @@ impl FrameworkSpec {
 }
 
 /// One framework.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Framework {
     pub(crate) id: FrameworkId,
     /// None for one that is known only by what it holds.
     pub(crate) spec: Option<FrameworkSpec>,
     /// It is behind with reading: no offers until it has caught up.
     pub(crate) paused: bool,
+    /// It lets offers lie: it is served after all others.
+    pub(crate) dormant: bool,
     /// Its clients: roles that it subscribes to, and others in which it still holds something.
     pub(crate) clients: BTreeMap<Role, u32>,
 }
@@ -60,7 +62,7 @@ pub(crate) fn minimum(dimensions: &mut Dimensions, all: &[Quantities]) -> Minimu
 }
 
 /// What one client can use.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) minimum: Minimum,
     pub(crate) needs_multi_role: bool,

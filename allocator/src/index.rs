@@ -12,7 +12,7 @@ const EMPTY: u32 = u32::MAX;
 
 /// Open addressing with linear probing over hashes and ordinals; the ids themselves stay with
 /// their owners, which `is` asks.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Index {
     /// A power of two long, at most half full.
     slots: Vec<(u64, u32)>,

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 pub(crate) const UNIT_WEIGHT: u64 = 1_000_000;
 
 /// What shares are fractions of.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Scale {
     /// The whole cluster.
     pub(crate) total: Amounts,

@@ -11,6 +11,7 @@
 use crate::{
     amounts::Amounts,
     bits::Bits,
+    quota::Quotas,
     share::{Scale, Share, UNIT_WEIGHT},
 };
 use std::{cmp::Ordering, collections::BTreeMap};
@@ -20,14 +21,12 @@ use tepui_model::{FrameworkId, Resource, Resources, Role};
 pub(crate) const ROOT: u32 = 0;
 
 /// A client of the allocator: a framework in one of its roles.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Client {
     pub(crate) framework: u32,
     pub(crate) framework_id: FrameworkId,
     pub(crate) node: u32,
     pub(crate) role: Role,
-    /// The top-level role, which quotas are kept for.
-    pub(crate) top: Role,
     /// What it holds over all agents; a shared volume counts once per agent.
     pub(crate) amounts: Amounts,
     /// Allotments so far.
@@ -36,13 +35,12 @@ pub(crate) struct Client {
     pub(crate) agents: u64,
     pub(crate) is_subscribed: bool,
     pub(crate) is_listed: bool,
-    share: Share,
     dirty: bool,
 }
 
 /// What stands in a list of siblings: amounts, allotments, and the share as it was when the list
 /// was last put in order.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Standing {
     amounts: Amounts,
     count: u64,
@@ -63,7 +61,7 @@ impl Standing {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Node {
     role: Option<Role>,
     parent: u32,
@@ -72,6 +70,8 @@ struct Node {
     children: u32,
     /// Clients of the role itself, listed or not.
     clients: u32,
+    /// The quota of the role, or of the nearest role around it that has one.
+    quota: Option<u32>,
     subtree: Standing,
     own: Standing,
     /// Listed siblings right below, in order: [`sibling`]s.
@@ -90,12 +90,15 @@ fn sibling(node: u32, is_own: bool) -> u32 {
 type Holders = Vec<(Resource, u32)>;
 
 /// The tree of roles.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tree {
     nodes: Vec<Option<Node>>,
     free_nodes: Vec<u32>,
     by_role: BTreeMap<Role, u32>,
     clients: Vec<Option<Client>>,
+    /// The share of each client when its list was last put in order: close together, since they
+    /// are compared much.
+    shares: Vec<Share>,
     free_clients: Vec<u32>,
     weights: BTreeMap<Role, u64>,
     /// Shared volumes in use, by scope (a [`sibling`]) and agent: each counts once per scope.
@@ -106,6 +109,10 @@ pub(crate) struct Tree {
     dirty_nodes: Vec<u32>,
     /// All clients that want offers.
     pub(crate) listed: Bits,
+    /// Clients of frameworks that let offers lie.
+    pub(crate) dormant: Bits,
+    /// Clients in roles with a guarantee, or below one.
+    pub(crate) guaranteed: Bits,
     /// Places in lists that were looked for, see [`crate::Counts`].
     pub(crate) moves: u64,
     pub(crate) sorts: u64,
@@ -120,6 +127,7 @@ impl Tree {
             free_nodes: Vec::new(),
             by_role: BTreeMap::new(),
             clients: Vec::new(),
+            shares: Vec::new(),
             free_clients: Vec::new(),
             weights: BTreeMap::new(),
             shared: BTreeMap::new(),
@@ -128,6 +136,8 @@ impl Tree {
             dirty_clients: Vec::new(),
             dirty_nodes: Vec::new(),
             listed: Bits::default(),
+            dormant: Bits::default(),
+            guaranteed: Bits::default(),
             moves: 0,
             sorts: 0,
         }
@@ -171,14 +181,33 @@ impl Tree {
 
     // ------------------------------------------------------------ growth
 
-    fn ensure_node(&mut self, role: &Role) -> u32 {
+    fn ensure_node(&mut self, role: &Role, quotas: &Quotas) -> u32 {
         if let Some(node) = self.by_role.get(role) {
             return *node;
         }
-        let parent = role.parent().map_or(ROOT, |it| self.ensure_node(&it));
+        // Roles around it that are missing, the innermost first: names may be deep.
+        let mut missing = vec![role.clone()];
+        let mut parent = ROOT;
+        while let Some(around) = missing.last().and_then(Role::parent) {
+            match self.by_role.get(&around) {
+                Some(node) => {
+                    parent = *node;
+                    break;
+                }
+                None => missing.push(around),
+            }
+        }
+        for role in missing.iter().rev() {
+            parent = self.add_node(role, parent, quotas);
+        }
+        parent
+    }
+
+    fn add_node(&mut self, role: &Role, parent: u32, quotas: &Quotas) -> u32 {
         self.node_mut(parent).children += 1;
         let weight = self.weights.get(role).copied().unwrap_or(UNIT_WEIGHT);
-        let node = Node::new(&self.scale, Some(role.clone()), parent, weight);
+        let mut node = Node::new(&self.scale, Some(role.clone()), parent, weight);
+        node.quota = quotas.of(role).or(self.node(parent).quota);
         let at = match self.free_nodes.pop() {
             Some(at) => at,
             None => {
@@ -192,34 +221,44 @@ impl Tree {
     }
 
     /// Adds a client that is not listed.
-    pub(crate) fn add_client(&mut self, framework: u32, id: &FrameworkId, role: &Role) -> u32 {
-        let node = self.ensure_node(role);
+    pub(crate) fn add_client(
+        &mut self,
+        framework: u32,
+        id: &FrameworkId,
+        role: &Role,
+        quotas: &Quotas,
+    ) -> u32 {
+        let node = self.ensure_node(role, quotas);
         self.node_mut(node).clients += 1;
-        let amounts = Amounts::default();
         let client = Client {
             framework,
             framework_id: id.clone(),
             node,
             role: role.clone(),
-            top: role.top_level(),
-            share: Share::dominant(&self.scale, &amounts, UNIT_WEIGHT, 0),
-            amounts,
+            amounts: Amounts::default(),
             count: 0,
             agents: 0,
             is_subscribed: false,
             is_listed: false,
             dirty: false,
         };
-        match self.free_clients.pop() {
+        let share = Share::dominant(&self.scale, &client.amounts, UNIT_WEIGHT, 0);
+        let at = match self.free_clients.pop() {
             Some(at) => {
                 self.clients[at as usize] = Some(client);
+                self.shares[at as usize] = share;
                 at
             }
             None => {
                 self.clients.push(Some(client));
+                self.shares.push(share);
                 self.clients.len() as u32 - 1
             }
+        };
+        if quotas.is_guaranteed(self.node(node).quota) {
+            self.guaranteed.set(at);
         }
+        at
     }
 
     /// Removes a client that holds nothing; its allotments no longer count.
@@ -230,6 +269,8 @@ impl Tree {
             return;
         };
         self.free_clients.push(client);
+        self.dormant.unset(client);
+        self.guaranteed.unset(client);
         for at in self.chain(it.node) {
             self.node_mut(at).subtree.count -= it.count;
             self.mark_node(at);
@@ -256,6 +297,32 @@ impl Tree {
             self.node_mut(parent).children -= 1;
             at = parent;
         }
+    }
+
+    /// Quotas were set or removed: finds anew which one a role lives under. Whose have some
+    /// guarantee is told as well.
+    pub(crate) fn quotas_changed(&mut self, quotas: &Quotas) {
+        // A role stands before those below it.
+        let nodes: Vec<u32> = self.by_role.values().copied().collect();
+        for at in nodes {
+            let node = self.node(at);
+            let own = node.role.as_ref().and_then(|it| quotas.of(it));
+            let quota = own.or(self.node(node.parent).quota);
+            self.node_mut(at).quota = quota;
+        }
+        self.guaranteed.clear();
+        for client in 0..self.clients.len() as u32 {
+            if let Some(it) = &self.clients[client as usize]
+                && quotas.is_guaranteed(self.node(it.node).quota)
+            {
+                self.guaranteed.set(client);
+            }
+        }
+    }
+
+    /// The quota that the client lives under, and so those around it.
+    pub(crate) fn quota_of(&self, client: u32) -> Option<u32> {
+        self.node(self.client(client).node).quota
     }
 
     /// The client's framework subscribes to its role, or not.
@@ -315,10 +382,11 @@ impl Tree {
     }
 
     fn compare_clients(&self, one: u32, other: u32) -> Ordering {
-        let (one, other) = (self.client(one), self.client(other));
-        one.share
-            .compare(&other.share)
-            .then_with(|| one.framework_id.cmp(&other.framework_id))
+        let shares = (&self.shares[one as usize], &self.shares[other as usize]);
+        shares.0.compare(shares.1).then_with(|| {
+            let (one, other) = (self.client(one), self.client(other));
+            one.framework_id.cmp(&other.framework_id)
+        })
     }
 
     fn share_and_name(&self, it: u32) -> (&Share, &str) {
@@ -545,18 +613,15 @@ impl Tree {
         let it = self.client(client);
         let share = Share::dominant(&self.scale, &it.amounts, UNIT_WEIGHT, it.count);
         let (is_listed, node) = (it.is_listed, it.node);
+        self.client_mut(client).dirty = false;
         if !is_listed {
-            let it = self.client_mut(client);
-            it.share = share;
-            it.dirty = false;
+            self.shares[client as usize] = share;
             return;
         }
         self.moves += 1;
         let mut list = std::mem::take(&mut self.node_mut(node).listed);
         let from = list.partition_point(|it| self.compare_clients(*it, client).is_lt());
-        let it = self.client_mut(client);
-        it.share = share;
-        it.dirty = false;
+        self.shares[client as usize] = share;
         move_in_order(&mut list, from, client, |one, other| {
             self.compare_clients(one, other)
         });
@@ -600,9 +665,11 @@ impl Tree {
         self.sorts += 1;
         self.dirty_clients.clear();
         self.dirty_nodes.clear();
-        for it in self.clients.iter_mut().flatten() {
-            it.share = Share::dominant(&self.scale, &it.amounts, UNIT_WEIGHT, it.count);
-            it.dirty = false;
+        for (it, share) in self.clients.iter_mut().zip(&mut self.shares) {
+            if let Some(it) = it {
+                *share = Share::dominant(&self.scale, &it.amounts, UNIT_WEIGHT, it.count);
+                it.dirty = false;
+            }
         }
         for it in self.nodes.iter_mut().flatten() {
             let (own, subtree) = (&mut it.own, &mut it.subtree);
@@ -626,25 +693,13 @@ impl Tree {
         }
     }
 
-    // ------------------------------------------------------------ walks
-
-    /// The top-level roles in order, each with its node.
-    pub(crate) fn top_level(&self, at: usize) -> Option<(u32, &Role)> {
-        let node = self.node(ROOT).order.get(at)? >> 1;
-        Some((node, self.node(node).role.as_ref()?))
-    }
-
-    /// The listed clients of the node itself, in order.
-    pub(crate) fn clients_of(&self, node: u32) -> &[u32] {
-        &self.node(node).listed
-    }
-
     /// Panics when a node's sums or the order of a list is wrong. `held` says what a client holds
     /// on each agent.
     pub(crate) fn check<'a>(
         &self,
         mut amounts: impl FnMut(&Resources) -> Amounts,
         held: impl Fn(u32) -> Vec<(u32, &'a Resources)>,
+        quotas: &Quotas,
     ) {
         let mut by_scope: BTreeMap<u32, BTreeMap<u32, Resources>> = BTreeMap::new();
         let mut counts: BTreeMap<u32, (u64, u32)> = BTreeMap::new();
@@ -661,6 +716,20 @@ impl Tree {
             }
             assert_eq!(sum, it.amounts, "{} in {}", it.framework_id, it.role);
             assert_eq!(it.is_listed, self.listed.get(client));
+            let quota = self.node(it.node).quota;
+            assert_eq!(
+                quota,
+                quotas.nearest(it.role.as_str()),
+                "quota of {}",
+                it.role
+            );
+            let guaranteed = quotas.is_guaranteed(quota);
+            assert_eq!(
+                self.guaranteed.get(client),
+                guaranteed,
+                "guarantee of {}",
+                it.role
+            );
             for scope in self.scopes(client) {
                 let count = counts.entry(scope).or_default();
                 count.0 += it.count;
@@ -715,6 +784,7 @@ impl Node {
             weight,
             children: 0,
             clients: 0,
+            quota: None,
             subtree: Standing::new(scale, weight),
             own: Standing::new(scale, UNIT_WEIGHT),
             order: Vec::new(),
@@ -747,7 +817,7 @@ fn move_in_order(list: &mut [u32], from: usize, it: u32, compare: impl Fn(u32, u
 
 /// A walk over the listed clients in order, without those to skip. The tree's order must not
 /// change meanwhile; what clients hold may.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Walk {
     stack: Vec<(u32, usize)>,
     clients: Option<(u32, usize)>,

@@ -113,7 +113,15 @@ fn command(random: &mut Random) -> String {
             "{} {framework}",
             random.pick(&["pause", "resume", "resume"])
         ),
-        86..88 => format!("suppress {framework} {}", random.some(ROLES, 4).join(" ")),
+        86..87 => match random.below(3) {
+            0 => format!("{} {framework}", random.pick(&["dormant", "awake"])),
+            1 => format!("unclaim {agent}"),
+            _ => format!(
+                "claim {agent} {framework} {role} {}",
+                random.pick(&["1", "4", "30"])
+            ),
+        },
+        87..88 => format!("suppress {framework} {}", random.some(ROLES, 4).join(" ")),
         88..91 => format!("revive {framework} {}", random.some(ROLES, 4).join(" ")),
         91..93 => format!("hold {framework} {agent} {role} {total}"),
         93..95 => format!(
@@ -183,7 +191,7 @@ fn set_framework(random: &mut Random, framework: &str) -> String {
 }
 
 fn set_quota(random: &mut Random) -> String {
-    let role = random.pick(&["a", "d", "*", "d2"]);
+    let role = random.pick(&["a", "a", "d", "*", "d2", "a/b", "a/c", "a/b/e"]);
     let quota = random.pick(&[
         "none",
         "none",
@@ -192,6 +200,8 @@ fn set_quota(random: &mut Random) -> String {
         "limits=cpus:2",
         "limits=cpus:0;gpus:1",
         "guarantees=mem:600;licences:3 limits=mem:2000;disk:60",
+        "guarantees=cpus:2",
+        "guarantees=cpus:6;mem:500 limits=cpus:7",
     ]);
     format!("quota {role} {quota}")
 }

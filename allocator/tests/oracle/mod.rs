@@ -34,6 +34,8 @@ struct Agent {
     active: bool,
     held: Held,
     shared_given: u64,
+    /// Kept for this client until then.
+    claim: Option<(FrameworkId, Role, Instant)>,
 }
 
 struct Filter {
@@ -59,6 +61,7 @@ pub struct Oracle {
     agents: BTreeMap<AgentId, Agent>,
     frameworks: BTreeMap<FrameworkId, FrameworkSpec>,
     paused: BTreeSet<FrameworkId>,
+    dormant: BTreeSet<FrameworkId>,
     counts: BTreeMap<(FrameworkId, Role), u64>,
     filters: Vec<Filter>,
     weights: BTreeMap<Role, u64>,
@@ -76,6 +79,7 @@ impl Oracle {
             agents: BTreeMap::new(),
             frameworks: BTreeMap::new(),
             paused: BTreeSet::new(),
+            dormant: BTreeSet::new(),
             counts: BTreeMap::new(),
             filters: Vec::new(),
             weights: BTreeMap::new(),
@@ -96,6 +100,7 @@ impl Oracle {
     pub fn remove_framework(&mut self, id: &FrameworkId) {
         self.frameworks.remove(id);
         self.paused.remove(id);
+        self.dormant.remove(id);
         self.filters.retain(|it| it.framework != *id);
         for agent in self.agents.values_mut() {
             agent.held.retain(|(framework, _), _| framework != id);
@@ -116,6 +121,19 @@ impl Oracle {
         self.paused.remove(id);
         if paused && self.frameworks.contains_key(id) {
             self.paused.insert(id.clone());
+        }
+    }
+
+    pub fn set_dormant(&mut self, id: &FrameworkId, dormant: bool) {
+        self.dormant.remove(id);
+        if dormant && self.frameworks.contains_key(id) {
+            self.dormant.insert(id.clone());
+        }
+    }
+
+    pub fn claim(&mut self, agent: &AgentId, claim: Option<(FrameworkId, Role, Instant)>) {
+        if let Some(it) = self.agents.get_mut(agent) {
+            it.claim = claim;
         }
     }
 
@@ -153,6 +171,7 @@ impl Oracle {
                     active,
                     held: Held::new(),
                     shared_given: 0,
+                    claim: None,
                 };
                 self.agents.insert(id.clone(), agent);
             }
@@ -312,7 +331,9 @@ impl Oracle {
                 }
             }
         }
-        self.order_below(None, &clients)
+        let mut order = self.order_below(None, &clients);
+        order.sort_by_key(|(_, framework)| self.dormant.contains(framework));
+        order
     }
 
     /// The clients in the subtree of a role in order.
@@ -360,17 +381,17 @@ impl Oracle {
 
     // ------------------------------------------------------------ quota
 
-    /// What counts against the quota of a top-level role.
-    fn consumed(&self, top: &Role) -> Quantities {
+    /// What counts against the quota of a role.
+    fn consumed(&self, role: &Role) -> Quantities {
         let mut consumed = Quantities::new();
         for agent in self.agents.values() {
             let reserved = |it: &Resource| {
                 it.reservation_role()
-                    .is_some_and(|role| role.is_within(top))
+                    .is_some_and(|owner| owner.is_within(role))
             };
             consumed.add(&agent.spec.total.filter(reserved).quantities());
-            for ((_, role), resources) in &agent.held {
-                if role.is_within(top) {
+            for ((_, holder), resources) in &agent.held {
+                if holder.is_within(role) {
                     consumed.add(&resources.filter(is_free).quantities());
                 }
             }
@@ -379,41 +400,63 @@ impl Oracle {
     }
 
     fn missing(&self, role: &Role) -> Quantities {
-        let mut missing = Quantities::new();
-        if let Some(quota) = self.quotas.get(role) {
-            missing.add(&quota.guarantees);
-            missing.saturating_sub(&self.consumed(role));
-        }
+        let mut missing = self.quotas[role].guarantees.clone();
+        missing.saturating_sub(&self.consumed(role));
         missing
     }
 
-    /// What of `resources` quotas leave to the role; nothing when it is of no use for the
-    /// guarantee in the stage of guarantees.
+    /// What the guarantees right below a role require together; of all roots for none.
+    fn required_below(&self, role: Option<&Role>) -> Quantities {
+        let below = |it: &&Role| role.is_none_or(|role| it.is_strict_subrole_of(role));
+        let below: Vec<&Role> = self.quotas.keys().filter(below).collect();
+        let is_child = |it: &&&Role| !below.iter().any(|other| it.is_strict_subrole_of(other));
+        let mut sum = Quantities::new();
+        for child in below.iter().filter(is_child) {
+            // What it lacks itself, or what those below it require if that is more.
+            let (own, mut required) = (self.missing(child), self.required_below(Some(child)));
+            for (name, amount) in own.iter() {
+                required.insert(name, required.get(name).max(amount));
+            }
+            sum.add(&required);
+        }
+        sum
+    }
+
+    /// What of that a client in the role may take: what each role around it lacks beyond what the
+    /// guarantees below that one require.
+    fn claims(&self, role: &Role) -> Quantities {
+        let mut claims = Quantities::new();
+        for around in self.quotas.keys().filter(|it| role.is_within(it)) {
+            let mut own = self.missing(around);
+            own.saturating_sub(&self.required_below(Some(around)));
+            claims.add(&own);
+        }
+        claims
+    }
+
+    /// What of `resources` quotas leave to the role; nothing when it is of no use for a guarantee
+    /// in the stage of guarantees.
     fn within_quota(&self, resources: Resources, role: &Role, guarantees: bool) -> Resources {
         let free = resources.filter(is_free);
-        let missing = self.missing(role);
-        if guarantees && free.shrink_to(&missing).is_empty() {
+        let claims = self.claims(role);
+        if guarantees && free.shrink_to(&claims).is_empty() {
             return Resources::new();
         }
         let mut headroom = Quantities::new();
         for agent in self.agents.values() {
             headroom.add(&agent.available().filter(is_free).quantities());
         }
-        let mut required = Quantities::new();
-        for role in self.quotas.keys() {
-            required.add(&self.missing(role));
-        }
         let mut bounds = Quantities::new();
-        for (name, required) in required.iter() {
+        for (name, required) in self.required_below(None).iter() {
             let surplus = headroom.get(name).saturating_sub(required);
             let for_guarantee = match guarantees {
-                true => missing.get(name),
+                true => claims.get(name),
                 false => Scalar::ZERO,
             };
             bounds.insert(name, surplus + for_guarantee);
         }
-        if let Some(quota) = self.quotas.get(role) {
-            let consumed = self.consumed(role);
+        for (around, quota) in self.quotas.iter().filter(|(it, _)| role.is_within(it)) {
+            let consumed = self.consumed(around);
             for (name, limit) in quota.limits.iter() {
                 let room = limit.saturating_sub(consumed.get(name));
                 let bound = bounds.0.get(name).copied().unwrap_or(Scalar::MAX);
@@ -436,8 +479,7 @@ impl Oracle {
         self.filters.retain(|it| it.until > now);
         let mut run = self.run.take().unwrap_or_else(|| {
             self.round += 1;
-            let guaranteed = |it: &Quota| !it.guarantees.is_empty();
-            (self.quotas.values().any(guaranteed), None)
+            (!self.required_below(None).is_empty(), None)
         });
         let mut allotments = Vec::new();
         loop {
@@ -452,7 +494,7 @@ impl Oracle {
                 .collect();
             order.sort();
             for (_, agent) in order {
-                self.divide(&agent, guarantees, &mut allotments);
+                self.divide(now, &agent, guarantees, &mut allotments);
             }
             if let Some(end) = end {
                 self.run = Some((guarantees, end.last.clone().max(from)));
@@ -484,15 +526,27 @@ impl Oracle {
         Place::Hash(mix(mix(mix(self.seed ^ 18) ^ round) ^ hash))
     }
 
-    fn divide(&mut self, id: &AgentId, guarantees: bool, allotments: &mut Vec<Allotment>) {
+    fn divide(
+        &mut self,
+        now: Instant,
+        id: &AgentId,
+        guarantees: bool,
+        allotments: &mut Vec<Allotment>,
+    ) {
         let agent = &self.agents[id];
         let hosts = self.whitelist.as_ref();
         if !agent.active || hosts.is_some_and(|it| !it.contains(&*agent.spec.hostname)) {
             return;
         }
-        for (role, framework) in self.order() {
-            // Roles with guarantees are top-level ones.
-            if guarantees && self.missing(&role).is_empty() {
+        let order = self.order();
+        let claim = agent.claim.clone().filter(|it| it.2 > now);
+        let claimant = claim.map(|it| (it.1, it.0));
+        let claimant = claimant.filter(|it| order.contains(it));
+        for (role, framework) in order {
+            if claimant
+                .as_ref()
+                .is_some_and(|it| it.0 != role || it.1 != framework)
+            {
                 continue;
             }
             let Some(resources) = self.offer(id, &role, &framework, guarantees) else {

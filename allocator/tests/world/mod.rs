@@ -2,8 +2,13 @@
 //! answers in lines, and a comparison of the two after every command.
 
 use crate::oracle::Oracle;
-use std::{collections::BTreeMap, time::Duration};
-use tepui_allocator::{AgentOrder, AgentSpec, Allocator, Allotment, FrameworkSpec, Options, Quota};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+use tepui_allocator::{
+    AgentOrder, AgentSpec, Allocator, Allotment, FrameworkSpec, Options, Quota, Reason,
+};
 use tepui_model::{
     AgentId, FrameworkId, Quantities, Resource, Resources, Role,
     agent::{AgentCapabilities, FaultDomain},
@@ -141,6 +146,22 @@ impl World {
                 self.real.resume_framework(&framework);
                 self.oracle.set_paused(&framework, false);
             }
+            "dormant" | "awake" => {
+                self.real.set_dormant(&framework, command == "dormant");
+                self.oracle.set_dormant(&framework, command == "dormant");
+            }
+            // `claim S1 F1 role 5`: kept for F1 in the role for 5 s.
+            "claim" => {
+                let (framework, role) = (FrameworkId::from(options[0]), Role::from(options[1]));
+                let until = self.now + seconds(options[2]);
+                self.real.claim_agent(&agent, &framework, &role, until);
+                self.oracle.claim(&agent, Some((framework, role, until)));
+            }
+            "unclaim" => {
+                self.real.unclaim_agent(&agent);
+                self.oracle.claim(&agent, None);
+            }
+            "explain" => return self.explain(first, options),
             "suppress" => {
                 self.real.suppress(&framework, &roles);
                 self.oracle.suppress(&framework, &roles);
@@ -183,12 +204,86 @@ impl World {
         Vec::new()
     }
 
+    /// `explain F1` or `explain - role`.
+    fn explain(&self, framework: &str, options: &[&str]) -> Vec<String> {
+        let framework = (framework != "-").then(|| FrameworkId::from(framework));
+        let role = options.first().map(|it| Role::from(*it));
+        let answer = self
+            .real
+            .explain(self.now, framework.as_ref(), role.as_ref(), usize::MAX);
+        let mut lines = Vec::new();
+        for it in answer.clients {
+            let place = it
+                .place
+                .map_or("no place".to_owned(), |it| format!("place {it}"));
+            lines.push(format!("{} in {}: {place}", it.framework, it.role));
+            lines.extend(it.silent.map(|it| format!("  {it}")));
+            for allotment in it.gets {
+                let text = allotment.resources.unallocate();
+                lines.push(format!("  gets of {}: {text}", allotment.agent));
+            }
+            for group in it.groups {
+                let until = group.until.map_or(String::new(), |(first, last)| {
+                    let seconds = |it: Instant| it.saturating_since(self.now).as_secs_f64();
+                    format!(" for {} to {} s", seconds(first), seconds(last))
+                });
+                lines.push(format!(
+                    "  {} x {} such as {}: {}{until}",
+                    group.count,
+                    group.reason.name(),
+                    group.example,
+                    group.reason
+                ));
+            }
+        }
+        lines
+    }
+
+    /// What is explained to one framework must be what a whole cycle then gives it.
+    fn foretell(&mut self) -> Option<(FrameworkId, Vec<Allotment>)> {
+        let (framework, _) = self
+            .known
+            .get(self.next as usize % self.known.len().max(1))?;
+        let answer = self
+            .real
+            .explain(self.now, Some(framework), None, usize::MAX);
+        assert!(answer.is_complete);
+        let mut gets = Vec::new();
+        for client in answer.clients {
+            let group = client.groups.iter().find(|it| it.reason == Reason::Gets);
+            let agents: BTreeSet<&AgentId> = client.gets.iter().map(|it| &it.agent).collect();
+            assert_eq!(
+                group.map_or(0, |it| it.count),
+                agents.len(),
+                "who gets something"
+            );
+            assert!(client.silent.is_none() || client.gets.is_empty());
+            gets.extend(client.gets);
+        }
+        Some((framework.clone(), gets))
+    }
+
     fn allocate(&mut self, budget: &str) -> Vec<String> {
+        let foretold = match budget.is_empty() {
+            true => self.foretell(),
+            false => None,
+        };
         let budget = budget
             .strip_prefix("budget=")
             .map_or(u32::MAX, |it| it.parse().unwrap());
         let cycle = self.real.allocate(self.now, budget);
         assert_eq!(cycle.more, cycle.progress.is_some());
+        if let Some((framework, mut gets)) = foretold {
+            let given = cycle
+                .allotments
+                .iter()
+                .filter(|it| it.framework == framework);
+            let key = |it: &Allotment| (it.role.clone(), it.agent.clone());
+            let mut given: Vec<Allotment> = given.cloned().collect();
+            given.sort_by_key(key);
+            gets.sort_by_key(key);
+            assert_eq!(gets, given, "what was explained to {framework}");
+        }
         let expected = self.oracle.allocate(self.now, cycle.progress);
         assert_eq!(cycle.allotments, expected, "allotments");
         let mut lines = Vec::new();

@@ -84,6 +84,23 @@ impl Resources {
         self.entries.iter().map(|it| (&it.resource, it.copies))
     }
 
+    /// The entry at a place in the list.
+    pub fn get(&self, at: usize) -> Option<&Resource> {
+        self.entries.get(at).map(|it| &it.resource)
+    }
+
+    /// The entries at these places, which rise; places behind the end are left out. Any part of a
+    /// normalised list is one.
+    #[must_use]
+    pub fn select(&self, places: impl IntoIterator<Item = u32>) -> Resources {
+        let entries = places
+            .into_iter()
+            .filter_map(|at| self.entries.get(at as usize).cloned());
+        Resources {
+            entries: entries.collect(),
+        }
+    }
+
     /// Adds one resource.
     pub fn push(&mut self, resource: Resource) {
         self.push_counted(resource, 1);

@@ -1,0 +1,123 @@
+//! Who waits for what others let lie.
+
+use crate::{
+    allocator::{Allocator, Change},
+    amounts::Amounts,
+    bits::Bits,
+    decide::{Lot, NoReport, Verdict},
+    quota,
+};
+use std::sync::Arc;
+use tepui_model::{AgentId, FrameworkId, Resources, Role, time::Instant};
+
+/// Frameworks that want offers and have none; see [`Allocator::waiting`].
+#[derive(Clone, Debug, Default)]
+pub struct Waiting {
+    clients: Bits,
+    frameworks: usize,
+}
+
+impl Waiting {
+    /// How many frameworks wait.
+    pub fn len(&self) -> usize {
+        self.frameworks
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.frameworks == 0
+    }
+}
+
+impl Allocator {
+    /// Whether somebody who wants offers can be told to wait: whether there are frameworks, not
+    /// dormant, that want any. Costs a few bits.
+    pub fn is_anybody_awake(&self) -> bool {
+        let mut awake = self.tree.listed.iter_besides(&self.tree.dormant);
+        awake.next().is_some()
+    }
+
+    /// The frameworks that want offers, are not dormant, and have none, as `has_none` says.
+    pub fn waiting(&self, has_none: impl Fn(&FrameworkId) -> bool) -> Waiting {
+        let mut waiting = Waiting::default();
+        for framework in self.frameworks.iter().flatten() {
+            let mut clients = framework.clients.values().copied();
+            let wants = |it: u32| self.tree.listed.get(it) && !self.tree.dormant.get(it);
+            if clients.any(wants) && has_none(&framework.id) {
+                waiting.frameworks += 1;
+                for client in framework.clients.values().copied().filter(|it| wants(*it)) {
+                    waiting.clients.set(client);
+                }
+            }
+        }
+        waiting
+    }
+
+    /// Whether one of those who wait would take something of the agent if `offered`, which is
+    /// held now by another in `role`, were free; it waits no longer then. Those who are known to
+    /// refuse cost a bit; at most `budget` others are asked, each of which is taken from it.
+    pub fn find_taker(
+        &mut self,
+        now: Instant,
+        agent: &AgentId,
+        role: &Role,
+        offered: &Resources,
+        waiting: &mut Waiting,
+        budget: &mut usize,
+    ) -> Option<FrameworkId> {
+        let agent = self.find_agent(agent)?;
+        if !self.agent(agent).is_eligible() {
+            return None;
+        }
+        self.refresh(agent);
+        let it = self.agent(agent);
+        let mut then = Resources::clone(&it.available);
+        then.add(&offered.unallocate().non_shared());
+        let then = Arc::new(then);
+        // What is known of those who refuse is known of what was available lately, or less.
+        let mut skip = match it.refusals.top().contains(&then) {
+            true => it.refusals.at_top().clone(),
+            false => Bits::default(),
+        };
+        self.add_unsuited(agent, &mut skip);
+        let claimant = self.claimant(agent, now);
+        let it = self.agent(agent);
+        let mut copy = it.clone();
+        copy.is_plain = then
+            .iter()
+            .all(|it| it.is_unreserved() && !it.shared && !it.revocable);
+        copy.amounts = self.dimensions.amounts_of_known(&then, |_| true);
+        copy.available = then;
+        // As if it were free.
+        let free = self.dimensions.amounts(offered, quota::is_free);
+        let (holder, version) = (self.quotas.nearest(role.as_str()), self.quotas.version);
+        self.quotas.consume(holder, &free, Change::Back);
+        self.quotas.free_changed(&Amounts::default(), &free);
+        let mut taker = None;
+        for client in waiting.clients.iter_besides(&skip) {
+            if claimant.is_some_and(|it| it != client) {
+                continue;
+            }
+            if *budget == 0 {
+                break;
+            }
+            *budget -= 1;
+            let mut lot = Lot::default();
+            lot.begin(&copy, self.round);
+            let verdict = self.decide(&copy, client, false, &mut lot, &mut NoReport);
+            if matches!(verdict, Verdict::Takes { .. }) {
+                taker = Some(self.tree.client(client).framework);
+                break;
+            }
+        }
+        self.quotas.free_changed(&free, &Amounts::default());
+        self.quotas.consume(holder, &free, Change::Told);
+        self.quotas.version = version;
+        let framework = self.framework(taker?);
+        waiting.frameworks -= 1;
+        for client in framework.clients.values() {
+            waiting.clients.unset(*client);
+        }
+        Some(framework.id.clone())
+    }
+}
