@@ -15,12 +15,12 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-use tepui_scheduler_api::{Event, Session, task, v1};
+use tepui_scheduler_api::{Error, Event, Session, task, v1};
 use tokio::{sync::watch, task::JoinSet};
 
 /// Options of `tepui-bench failover`.
@@ -103,7 +103,7 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
     workload.spawn(async move { framework(session, tasks, seen).await });
     let first = watched.wait_for(|it| it.subscriptions > 0);
     let port = tokio::time::timeout(PATIENCE, first).await??.port;
-    let mut leader = index_of(&addresses, port)?;
+    let leader = index_of(&addresses, port)?;
     let formed = ask::term(&addresses).await?;
     let empty = memory(&masters, leader)?;
 
@@ -139,10 +139,6 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
     let busy = memory(&masters, leader)?;
     let filled = ask::term(&addresses).await?;
 
-    if filled != formed {
-        // Everything that follows is about ends of leaderships, which this one was, too.
-        leader = ask::leader(&addresses).await?;
-    }
     let mut gaps = Vec::new();
     let mut returns = Vec::new();
     let mut bytes = 0;
@@ -153,6 +149,7 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
         for address in &addresses {
             follows(*address).await?;
         }
+        let leader = ask::leader(&addresses).await?;
         let attached = counters.attached.load(Ordering::Relaxed);
         let bytes_before = counters.attach_bytes.load(Ordering::Relaxed);
         let unchanged_before = counters.unchanged.load(Ordering::Relaxed);
@@ -173,7 +170,6 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
             .context("no offer after the death of the leader")??
             .clone();
         gaps.push(seen.offered.unwrap_or(died) - died);
-        let next = index_of(&addresses, seen.port)?;
         reach(
             &counters,
             progress,
@@ -188,7 +184,6 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
         if masters.id(leader).is_none() {
             masters.restart(leader).await?;
         }
-        leader = next;
     }
     workload.shutdown().await;
     let per = |total: u64, base: u64, count: u64| total.saturating_sub(base) / count.max(1);
@@ -263,10 +258,48 @@ async fn follows(address: SocketAddr) -> Result<()> {
     }
 }
 
+/// Which task is where, and whether it was heard of.
+#[derive(Debug, Default)]
+struct Placed {
+    by_agent: BTreeMap<String, HashMap<String, bool>>,
+}
+
+impl Placed {
+    fn on(&self, agent: &str) -> usize {
+        self.by_agent.get(agent).map_or(0, HashMap::len)
+    }
+
+    fn add(&mut self, agent: &str, task: &str) {
+        let tasks = self.by_agent.entry(agent.to_owned()).or_default();
+        tasks.insert(task.to_owned(), false);
+    }
+
+    fn heard(&mut self, status: &v1::TaskStatus) {
+        let Some(agent) = &status.agent_id else {
+            return;
+        };
+        let tasks = self.by_agent.entry(agent.value.clone()).or_default();
+        if matches!(
+            status.state(),
+            v1::TaskState::TaskRunning | v1::TaskState::TaskStaging
+        ) {
+            tasks.insert(status.task_id.value.clone(), true);
+        } else {
+            tasks.remove(&status.task_id.value);
+        }
+    }
+
+    fn forget_unheard(&mut self) {
+        for tasks in self.by_agent.values_mut() {
+            tasks.retain(|_, heard| *heard);
+        }
+    }
+}
+
 /// Fills every agent with its tasks, then keeps what it is offered.
 async fn framework(session: Session, tasks: usize, seen: watch::Sender<Seen>) -> Result<()> {
     let Session { driver, mut events } = session;
-    let mut placed: BTreeMap<String, usize> = BTreeMap::new();
+    let mut placed = Placed::default();
     let mut next = 0u64;
     while let Some(event) = events.next().await {
         match event? {
@@ -277,28 +310,37 @@ async fn framework(session: Session, tasks: usize, seen: watch::Sender<Seen>) ->
                     it.port = port.unwrap_or_default();
                     it.offered = None;
                 });
+                // What runs all the same is told by the reconciliation that follows.
+                placed.forget_unheard();
             }
+            Event::Update(status) => placed.heard(&status),
             Event::Offers(offers) => {
                 let now = Instant::now();
                 seen.send_modify(|it| {
                     it.offered.get_or_insert(now);
                 });
                 for offer in offers {
-                    let placed = placed.entry(offer.agent_id.value.clone()).or_default();
-                    let missing = tasks.saturating_sub(*placed);
+                    let agent = &offer.agent_id.value;
+                    let missing = tasks.saturating_sub(placed.on(agent));
                     if missing == 0 {
                         continue;
                     }
-                    *placed += missing;
                     let all = (0..missing).map(|_| {
                         next += 1;
+                        let id = format!("task-{next}");
+                        placed.add(agent, &id);
                         let command = task::shell("sleep 1000000");
-                        task::task(format!("task-{next}"), &offer, CPUS, MEM_MB, command)
+                        task::task(id, &offer, CPUS, MEM_MB, command)
                     });
+                    let all: Vec<_> = all.collect();
                     let filters = v1::Filters {
                         refuse_seconds: Some(0.0),
                     };
-                    driver.launch(&offer, all.collect(), Some(filters)).await?;
+                    match driver.launch(&offer, all, Some(filters)).await {
+                        // It is heard of, or placed again.
+                        Ok(()) | Err(Error::Disconnected(_)) => {}
+                        Err(error) => return Err(error.into()),
+                    }
                 }
             }
             _ => {}

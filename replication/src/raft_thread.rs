@@ -86,6 +86,12 @@ const COMMANDS_AT_ONCE: usize = 256;
 /// people wait. Handing over costs little when it was none after all.
 const DISK_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How much of what the node wanted was done.
+enum Drained {
+    Wholly,
+    Partly,
+}
+
 pub(crate) struct RaftThread {
     node: Node<LogDb>,
     listener: Box<dyn Listener>,
@@ -183,7 +189,10 @@ impl RaftThread {
         // What the node wants before anything has happened: its first record, its campaign.
         let mut outcome = self.drain();
         while stop.is_none() && outcome.is_ok() {
-            let wait = self.next_tick.saturating_duration_since(Instant::now());
+            let wait = match outcome {
+                Ok(Drained::Partly) => Duration::ZERO,
+                _ => self.next_tick.saturating_duration_since(Instant::now()),
+            };
             match incoming.recv_timeout(wait) {
                 Ok(command) => stop = self.take(command),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -209,11 +218,11 @@ impl RaftThread {
         self.shared.leading().begin(0);
         match outcome {
             Err(fatal) => self.fault.report(&fatal),
-            Ok(()) if stop == Some(true) => {
+            Ok(_) if stop == Some(true) => {
                 // Waits for a flush under way; the writer ends when the queue is empty.
                 self.flush_rows(false);
             }
-            Ok(()) => {}
+            Ok(_) => {}
         }
     }
 
@@ -378,6 +387,14 @@ impl RaftThread {
 
     fn advance_time(&mut self) {
         let now = Instant::now();
+        let late = now.saturating_duration_since(self.next_tick);
+        if late > self.tick * (self.election_ticks / 2) as u32 {
+            tracing::warn!(
+                late_ms = late.as_millis(),
+                "the thread of the log did not run for most of an election time-out: this machine \
+                 is overloaded, or its disk"
+            );
+        }
         // After a long stall the leader has not been silent, we have been deaf: its messages
         // wait behind us, so the ticks missed must not add up to an election.
         let mut ticks = self.election_ticks / 2;
@@ -420,9 +437,13 @@ impl RaftThread {
         }
     }
 
-    // Does what the node asks for, until it asks for nothing.
-    fn drain(&mut self) -> Result<(), Fatal> {
+    // Does what the node asks for, until it asks for nothing or others want to be heard.
+    fn drain(&mut self) -> Result<Drained, Fatal> {
+        let until = Instant::now() + self.tick;
         loop {
+            if Instant::now() > until {
+                return Ok(Drained::Partly);
+            }
             self.propose_held();
             self.ask_peers();
             let Some(ready) = self.node.ready() else {
@@ -434,7 +455,7 @@ impl RaftThread {
             let index = rows.origin.index;
             tracing::info!(index, "rows of another master were not needed");
         }
-        Ok(())
+        Ok(Drained::Wholly)
     }
 
     fn handle(&mut self, ready: Ready) -> Result<(), Fatal> {

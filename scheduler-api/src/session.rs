@@ -105,6 +105,7 @@ impl Session {
             calls,
             events: event_sender,
             subscribed_before: false,
+            waiting: VecDeque::new(),
         };
         tokio::spawn(task.run());
         Ok(Session {
@@ -251,6 +252,19 @@ enum End {
     Over(Option<Error>),
 }
 
+/// Hands over what waits, as the framework makes room for it; ends when it does not listen any more.
+async fn forward(events: &mpsc::Sender<Result<Delivery>>, waiting: &mut VecDeque<Event>) {
+    while !waiting.is_empty() {
+        let Ok(slot) = events.reserve().await else {
+            return;
+        };
+        if let Some(event) = waiting.pop_front() {
+            slot.send(Ok(Delivery { event, taken: None }));
+        }
+    }
+    events.closed().await;
+}
+
 /// The task behind a session.
 struct Task {
     options: Options,
@@ -259,6 +273,8 @@ struct Task {
     calls: mpsc::Receiver<OutgoingCall>,
     events: mpsc::Sender<Result<Delivery>>,
     subscribed_before: bool,
+    /// Events that the framework has not made room for yet.
+    waiting: VecDeque<Event>,
 }
 
 impl Task {
@@ -275,19 +291,13 @@ impl Task {
             let opened = transport::open(self.options.transport, &master, dead, subscribe);
             let opened = tokio::select! {
                 opened = opened => opened,
-                () = self.events.closed() => return,
+                () = forward(&self.events, &mut self.waiting) => return,
             };
             let dead = match opened {
                 Ok(subscription) => {
                     self.masters.learn(&subscription.masters);
                     match self.serve(subscription, &mut backoff).await {
-                        End::Reconnect(cause) => {
-                            tracing::info!(master, cause, "the subscription ended, reconnecting");
-                            let event = Event::Disconnected { cause };
-                            if self.deliver(event).await.is_err() {
-                                return;
-                            }
-                        }
+                        End::Reconnect(cause) => self.disconnected(cause),
                         End::Over(error) => {
                             if let Some(error) = error {
                                 let _ = self.events.send(Err(error)).await;
@@ -329,10 +339,19 @@ impl Task {
         }
     }
 
-    async fn pause(&self, backoff: &mut Backoff) {
+    /// Does not wait for the framework: one that waits for a call to be sent does not read, and
+    /// calls are sent after the next subscription. It is told as soon as it makes room.
+    fn disconnected(&mut self, cause: String) {
+        let master = self.masters.current();
+        tracing::info!(master, cause, "the subscription ended, reconnecting");
+        self.waiting.clear();
+        self.waiting.push_back(Event::Disconnected { cause });
+    }
+
+    async fn pause(&mut self, backoff: &mut Backoff) {
         tokio::select! {
             () = tokio::time::sleep(backoff.next(rand::random())) => {}
-            () = self.events.closed() => {}
+            () = forward(&self.events, &mut self.waiting) => {}
         }
     }
 
@@ -342,15 +361,10 @@ impl Task {
         call::subscribe(framework, self.options.suppressed_roles.clone())
     }
 
-    async fn deliver(&self, event: Event) -> Result<(), ()> {
-        let delivery = Delivery { event, taken: None };
-        self.events.send(Ok(delivery)).await.map_err(|_| ())
-    }
-
     /// Serves one subscription until it ends. Never waits for the framework while calls
     /// wait, so that a framework may make calls from the loop that reads its events.
     async fn serve(&mut self, mut subscription: Subscription, backoff: &mut Backoff) -> End {
-        let mut waiting: VecDeque<Event> = VecDeque::new();
+        let mut waiting = std::mem::take(&mut self.waiting);
         let mut acknowledgements = Acknowledgements::default();
         // Until the first event says otherwise: Mesos' interval.
         let mut heartbeat = Duration::from_secs(15);
@@ -492,5 +506,58 @@ impl Acknowledgements {
         let taken = taken.await.is_ok();
         let (_, call) = self.expected.pop_front()?;
         taken.then_some(call)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_framework_that_does_not_read_does_not_keep_the_session_from_its_master() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let options = Options::new([address], v1::FrameworkInfo::default());
+        let (_driver, calls) = mpsc::channel(1);
+        let (events, mut read) = mpsc::channel(1);
+        let full = Event::Rescind(v1::OfferId::default());
+        let full = Delivery {
+            event: full,
+            taken: None,
+        };
+        events.try_send(Ok(full)).unwrap();
+        let mut task = Task {
+            framework_id: None,
+            masters: Masters::new(&options.masters).unwrap(),
+            options,
+            calls,
+            events,
+            subscribed_before: true,
+            waiting: VecDeque::new(),
+        };
+        // A subscription that ends.
+        let (_, ended) = mpsc::channel(1);
+        let (sender, _sent) = mpsc::channel(1);
+        let subscription = Subscription {
+            events: ended,
+            calls: sender,
+            masters: Vec::new(),
+        };
+        match task.serve(subscription, &mut Backoff::new()).await {
+            End::Reconnect(cause) => task.disconnected(cause),
+            End::Over(_) => panic!("the session is over"),
+        }
+        let running = tokio::spawn(task.run());
+        listener.accept().await.unwrap();
+        assert!(matches!(
+            read.recv().await.unwrap().unwrap().event,
+            Event::Rescind(_)
+        ));
+        assert!(matches!(
+            read.recv().await.unwrap().unwrap().event,
+            Event::Disconnected { .. }
+        ));
+        drop(read);
+        running.await.unwrap();
     }
 }

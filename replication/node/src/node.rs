@@ -377,7 +377,8 @@ impl<D: Disk> Node<D> {
             applied,
             max_size_per_msg: config.max_message_bytes,
             max_inflight_msgs: config.max_inflight_messages,
-            max_committed_size_per_ready: 16 << 20,
+            // One step of applying is short: who applies hears nobody meanwhile.
+            max_committed_size_per_ready: 1 << 20,
             check_quorum: true,
             pre_vote: true,
             batch_append: true,
@@ -738,7 +739,14 @@ impl<D: Disk> Node<D> {
             })
         };
         ready.messages.extend(outgoing(raw.take_messages()));
-        let mut after: Vec<_> = outgoing(raw.take_persisted_messages()).collect();
+        // On a follower everything waits for the disk, but these promise nothing that a crash could
+        // break: a leader must not lose its office because the disks of others are slow.
+        let (now, later): (Vec<_>, Vec<_>) = raw
+            .take_persisted_messages()
+            .into_iter()
+            .partition(|it| promises_nothing(it.get_msg_type()));
+        ready.messages.extend(outgoing(now));
+        let mut after: Vec<_> = outgoing(later).collect();
         ready
             .reads
             .extend(raw.take_read_states().into_iter().map(|it| Read {
@@ -967,4 +975,12 @@ impl<D: Disk> Node<D> {
     pub fn applied(&self) -> u64 {
         self.applied
     }
+}
+/// Whether an answer says only what was heard, and nothing of what is on the disk or will be: that a
+/// leader is known, and that somebody would be voted for if he stood.
+fn promises_nothing(answer: MessageType) -> bool {
+    matches!(
+        answer,
+        MessageType::MsgHeartbeatResponse | MessageType::MsgRequestPreVoteResponse
+    )
 }
