@@ -9,7 +9,8 @@ seeds=${SEEDS:-60}
 # Nothing that is built here may be taken for what is built from the sources as they are.
 target=${CARGO_TARGET_DIR:-$PWD/target}/mutations
 export CARGO_TARGET_DIR="$target"
-fast='--config profile.dev.package.tepui-sim.opt-level=0'
+# Quick to build: there are many of them.
+fast='--config profile.dev.package.tepui-sim.opt-level=0 --config profile.dev.debug=0'
 $cargo build --quiet -p tepui-sim $fast
 plain=$(mktemp -d)
 cp "$target/debug/tepui-sim" "$plain/"

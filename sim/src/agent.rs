@@ -132,6 +132,7 @@ pub struct Agent {
     pub containers: Containers,
     // Durable records, encoded.
     records: Vec<Bytes>,
+    executors: Executors,
     process: Option<Process>,
 }
 
@@ -150,6 +151,7 @@ impl Agent {
             full: false,
             containers: Containers::default(),
             records: Vec::new(),
+            executors: Executors::default(),
             process: None,
         }
     }
@@ -267,6 +269,7 @@ impl Agent {
     pub fn wipe(&mut self, core: &mut Core) {
         self.reboot(core);
         self.records.clear();
+        self.executors = Executors::default();
         core.checkers.tasks.wiped(self.number);
         core.checkers.volumes.wiped(self.number);
     }
@@ -309,6 +312,8 @@ impl Agent {
                 "RESOURCE_PROVIDER",
                 "RESIZE_VOLUME",
                 "AGENT_OPERATION_FEEDBACK",
+                // What stands for the containerizer runs them; see `Executors`.
+                "TEPUI_CUSTOM_EXECUTOR",
             ]
             .map(str::to_owned)
             .to_vec(),
@@ -408,10 +413,13 @@ impl Agent {
     }
 
     fn expect(&self, core: &mut Core, coming: Coming) {
-        let Coming { after, id, turn } = coming;
-        // In every life of the agent.
-        let event = Event::Container(self.boot, id, turn);
-        core.after(after, WorldEvent::Agent(self.number, ANY_LIFE, event));
+        let event = Event::Container(self.boot, coming.id, coming.turn);
+        let life = match coming.by_agent {
+            true => self.life,
+            // In every life of the agent.
+            false => ANY_LIFE,
+        };
+        core.after(coming.after, WorldEvent::Agent(self.number, life, event));
     }
 
     fn recover(&mut self, core: &mut Core) {
@@ -540,7 +548,8 @@ impl Agent {
             return;
         };
         let output = std::mem::take(&mut process.held);
-        for (link, message) in output.send {
+        for (link, mut message) in output.send {
+            self.executors.say(core, self.number, &mut message);
             if core.trace.is_read() {
                 let text = brief(&message);
                 note!(core, Host::Agent(self.number), "says {text}");
@@ -558,6 +567,7 @@ impl Agent {
             }
             told.extend(event);
         }
+        self.tell_executors(core);
         for command in output.process {
             match command {
                 ProcessCommand::Reconnect { link, after } => {
@@ -776,12 +786,34 @@ impl Agent {
             | Frame::FromAgent(_)
             | Frame::Call(_)
             | Frame::Event(_)
+            | Frame::Kept(_)
+            | Frame::Watched(_)
             | Frame::Answer(..) => {}
         }
     }
 }
 
 impl Agent {
+    /// Tells leaders of executors that have ended.
+    fn tell_executors(&mut self, core: &mut Core) {
+        let Some(process) = &self.process else { return };
+        let living = core.checkers.lives.executors_on(self.number);
+        let expected = process.machine.expected_containers();
+        for (framework_id, executor_id) in self.executors.ended(&living, &expected) {
+            for conn in process.links.values() {
+                let exited = link::ExecutorExited {
+                    framework_id: framework_id.clone(),
+                    executor_id: executor_id.clone(),
+                    status: 0,
+                };
+                let kind = Some(link::agent_message::Kind::ExecutorExited(exited));
+                let message = link::AgentMessage { kind };
+                let frame = Frame::FromAgent(message.encode_to_vec().into());
+                core.send(*conn, End::Server, frame);
+            }
+        }
+    }
+
     fn heard(&mut self, core: &mut Core, master: usize, conn: Conn, message: link::MasterMessage) {
         let Some(process) = &mut self.process else {
             return;
@@ -809,11 +841,118 @@ impl Agent {
             let text: String = text.chars().take(160).collect();
             note!(core, self.host(), "hears of master {master}: {text}");
         }
+        let mut message = message;
+        self.executors.hear(&mut message);
         let process = self.process.as_ref();
         if let Some((link, _)) = process.and_then(|it| it.ways[master].session) {
             let message = Box::new(message);
             self.input(core, Input::Master { link, message });
         }
+    }
+}
+
+/// Executors of frameworks, which the agents of today do not run: for this machine a task under one
+/// is a command task, and what stands for the containerizer keeps the executor beside it, of one
+/// task each. So the masters' half is under test before agents have theirs.
+#[derive(Debug, Default)]
+struct Executors {
+    // By framework and executor: the number of the launch, the container, and what it is.
+    known: BTreeMap<(String, String), Known>,
+    /// Highest number of a command that the agent has confirmed.
+    done: u64,
+    agent_id: String,
+}
+
+#[derive(Debug)]
+struct Known {
+    sequence: u64,
+    container: String,
+    info: Bytes,
+    resources: Vec<wire::Resource>,
+    // Leaders were told of its end since they last took the agent in.
+    told: bool,
+}
+
+impl Executors {
+    /// A frame of a master: the machine is to see command tasks.
+    fn hear(&mut self, message: &mut link::MasterMessage) {
+        use tepui_agent_machine::model::log::command::Kind;
+        match &mut message.kind {
+            Some(master_message::Kind::Registered(it)) => {
+                if self.agent_id != it.agent_id {
+                    self.agent_id = it.agent_id.clone();
+                    self.known.clear();
+                    self.done = 0;
+                }
+                for known in self.known.values_mut() {
+                    known.told = false;
+                }
+            }
+            Some(master_message::Kind::Command(command)) => {
+                let sequence = command.sequence;
+                if let Some(Kind::RunTask(run)) = &mut command.kind
+                    && !run.executor_info_payload.is_empty()
+                {
+                    let info = std::mem::take(&mut run.executor_info_payload);
+                    let executor = wire::ExecutorInfo::decode(info.clone()).unwrap_or_default();
+                    let key = (run.framework_id.clone(), executor.executor_id.value);
+                    let known = Known {
+                        sequence,
+                        container: run.container_id.clone(),
+                        info,
+                        resources: std::mem::take(&mut run.executor_resources),
+                        told: false,
+                    };
+                    self.known.entry(key).or_insert(known);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A frame of the agent: executors that live belong into a registration.
+    fn say(&mut self, core: &Core, agent: usize, message: &mut link::AgentMessage) {
+        match &mut message.kind {
+            Some(link::agent_message::Kind::CommandsDone(it)) => {
+                self.done = self.done.max(it.up_to);
+            }
+            Some(link::agent_message::Kind::Register(register)) => {
+                let living = core.checkers.lives.executors_on(agent);
+                let known = self
+                    .known
+                    .iter()
+                    .filter(|(key, _)| living.contains_key(&key.1));
+                register.executors = known
+                    .map(|(key, it)| link::AgentExecutor {
+                        framework_id: key.0.clone(),
+                        executor_info_payload: it.info.clone(),
+                        resources: it.resources.clone(),
+                    })
+                    .collect();
+            }
+            _ => {}
+        }
+    }
+
+    /// Those that will never live again, as framework and executor, each once.
+    fn ended(
+        &mut self,
+        living: &BTreeMap<String, String>,
+        expected: &[String],
+    ) -> Vec<(String, String)> {
+        let done = self.done;
+        let over = self.known.iter_mut().filter(|(key, it)| {
+            !it.told
+                && it.sequence <= done
+                && !living.contains_key(&key.1)
+                && !expected.contains(&it.container)
+        });
+        let mut ended = Vec::new();
+        for (key, it) in over {
+            it.told = true;
+            ended.push(key.clone());
+        }
+        ended
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     core::Core,
     framework::{Known, Store},
     random::Random,
-    workload::{Kind, Style, TaskPlan},
+    workload::{EXECUTOR_CPUS, EXECUTOR_MEM, Kind, Style, TaskPlan},
 };
 use tepui_model::{
     Principal, Role, Scalar,
@@ -22,6 +22,8 @@ use tepui_model::{
 pub struct Volume {
     /// Tasks that were started on it.
     pub used: u64,
+    /// Several tasks may use it at a time.
+    pub shared: bool,
 }
 
 /// What to send.
@@ -81,7 +83,7 @@ pub(crate) fn answer(
     let mut tasks = Vec::new();
     let wanted = match style.kind {
         _ if core.quiet => 0,
-        Kind::Batch | Kind::Hoarder | Kind::Hostile => {
+        Kind::Batch | Kind::Hoarder | Kind::Hostile | Kind::Executors => {
             style.most.saturating_sub(store.tasks.len()).min(4)
         }
         Kind::Service(count) => count.saturating_sub(store.tasks.len()).min(2),
@@ -101,14 +103,20 @@ pub(crate) fn answer(
         if let Kind::Service(_) = style.kind {
             plan.runs_for = random.chance(100).then(|| plan.runs_for.unwrap_or(0) * 3);
         }
-        if free.cpus < plan.cpus || free.mem < plan.mem {
+        let (mut cpus, mut mem) = (plan.cpus, plan.mem);
+        if style.kind == Kind::Executors {
+            plan.executor = Some(format!("e{}", plan.id));
+            cpus += EXECUTOR_CPUS;
+            mem += EXECUTOR_MEM;
+        }
+        if free.cpus < cpus || free.mem < mem {
             continue;
         }
         if random.chance(300) {
             plan.port = free.ports.pop();
         }
-        free.cpus -= plan.cpus;
-        free.mem -= plan.mem;
+        free.cpus -= cpus;
+        free.mem -= mem;
         operations.push(launch(&plan, offer, None));
         tasks.push(ask(core, store, offer, plan));
     }
@@ -200,11 +208,31 @@ fn launch(
         },
         agent_id: offer.agent_id.clone(),
         resources,
-        command: Some(wire::CommandInfo {
-            value: Some("true".to_owned()),
-            ..wire::CommandInfo::default()
-        }),
         ..wire::TaskInfo::default()
+    };
+    let command = wire::CommandInfo {
+        value: Some("true".to_owned()),
+        ..wire::CommandInfo::default()
+    };
+    let info = match &plan.executor {
+        None => wire::TaskInfo {
+            command: Some(command),
+            ..info
+        },
+        Some(id) => wire::TaskInfo {
+            executor: Some(wire::ExecutorInfo {
+                r#type: Some(wire::executor_info::Type::Custom as i32),
+                executor_id: wire::ExecutorId { value: id.clone() },
+                framework_id: Some(offer.framework_id.clone()),
+                command: Some(command),
+                resources: vec![
+                    Resource::scalar("cpus", Scalar::from_millis(EXECUTOR_CPUS)).to_wire(),
+                    Resource::scalar("mem", Scalar::from_units(EXECUTOR_MEM)).to_wire(),
+                ],
+                ..wire::ExecutorInfo::default()
+            }),
+            ..info
+        },
     };
     wire::offer::Operation {
         r#type: Some(operation::Type::Launch as i32),
@@ -246,7 +274,7 @@ impl Reserver<'_> {
         });
         for (id, resource) in own.collect::<Vec<_>>() {
             // Another framework of the role may have volumes, too.
-            let Some(used) = store.volumes.get(&id).map(|it| it.used) else {
+            let Some(Volume { used, shared }) = store.volumes.get(&id).copied() else {
                 continue;
             };
             if used >= USES || core.quiet && random.chance(300) {
@@ -258,25 +286,30 @@ impl Reserver<'_> {
             if core.quiet || free.cpus < 500 || free.mem < 64 || store.tasks.len() >= 4 {
                 continue;
             }
-            store.made += 1;
-            let mut plan = TaskPlan::draw(
-                random,
-                format!("t{}-{}", self.number, store.made),
-                self.number,
-                self.agent,
-            );
-            (plan.cpus, plan.mem, plan.volume) = (500, 64, Some(id.clone()));
-            operations.push(launch(&plan, offer, Some(resource)));
-            tasks.push(ask(core, store, offer, plan));
-            store.volumes.entry(id).or_default().used += 1;
+            // Each of them needs half a cpu.
+            let count = if shared { (free.cpus / 500).min(3) } else { 1 };
+            for _ in 0..count {
+                store.made += 1;
+                let mut plan = TaskPlan::draw(
+                    random,
+                    format!("t{}-{}", self.number, store.made),
+                    self.number,
+                    self.agent,
+                );
+                (plan.cpus, plan.mem, plan.volume) = (500, 16, Some(id.clone()));
+                operations.push(launch(&plan, offer, Some(resource.clone())));
+                tasks.push(ask(core, store, offer, plan));
+                store.volumes.entry(id.clone()).or_default().used += 1;
+            }
             return;
         }
         if core.quiet || store.volumes.len() >= 6 || free.disk < SIZE || free.disk > DISK {
             return;
         }
         let id = format!("v{}-{}", self.number, store.volumes.len() + 1);
-        store.volumes.insert(id.clone(), Volume::default());
-        core.checkers.volumes.create(&id);
+        let shared = random.chance(500);
+        store.volumes.insert(id.clone(), Volume { used: 0, shared });
+        core.checkers.volumes.create(&id, shared);
         let reserved = self.reserved();
         operations.push(wire::offer::Operation {
             r#type: Some(operation::Type::Reserve as i32),
@@ -299,6 +332,7 @@ impl Reserver<'_> {
             }),
             source: None,
         });
+        let volume = Resource { shared, ..volume };
         operations.push(wire::offer::Operation {
             r#type: Some(operation::Type::Create as i32),
             id: Some(operation_id("create", &id)),

@@ -38,6 +38,8 @@ pub struct Container {
     /// How it stands.
     pub state: State,
     killed: bool,
+    // The executor that it is under.
+    executor: Option<String>,
 }
 
 /// What happens to a container of itself.
@@ -62,6 +64,8 @@ pub struct Coming {
     pub id: String,
     /// What.
     pub turn: Turn,
+    /// The agent's process does it: it does not come when that has died.
+    pub by_agent: bool,
 }
 
 /// All of them.
@@ -88,10 +92,13 @@ impl Containers {
             ContainerCommand::Kill { container_id, .. } => match self.all.get_mut(&container_id) {
                 Some(it) if !matches!(it.state, State::Over { .. }) => {
                     it.killed = true;
+                    // Who does not listen to TERM gets KILL from the agent.
+                    let by_agent = core.random.chance(500);
                     let coming = Coming {
                         after: core.random.between(MILLI, SECOND / 2),
                         id: container_id,
                         turn: Turn::Killed,
+                        by_agent,
                     };
                     (None, Some(coming))
                 }
@@ -133,18 +140,31 @@ impl Containers {
             let verdict = core.checkers.volumes.used(agent, &volume, &task);
             core.judge("volumes", verdict);
         }
+        let executor = launch
+            .task
+            .executor
+            .as_ref()
+            .map(|it| it.executor_id.value.clone());
+        if let Some(executor) = &executor {
+            let framework = &launch.framework_id;
+            core.checkers
+                .lives
+                .executor_began(agent, framework, executor);
+        }
         self.all.insert(
             id.clone(),
             Container {
                 task,
                 state: State::Launching,
                 killed: false,
+                executor: executor.clone(),
             },
         );
         Some(Coming {
             after: core.random.between(2 * MILLI, 200 * MILLI),
             id,
             turn: Turn::Up,
+            by_agent: false,
         })
     }
 
@@ -163,6 +183,7 @@ impl Containers {
             after,
             id: id.to_owned(),
             turn,
+            by_agent: false,
         };
         match (turn, container.state) {
             (Turn::Up, State::Launching) => {
@@ -173,6 +194,7 @@ impl Containers {
                         success: false,
                         killed: false,
                     };
+                    container.leave(core, agent);
                     return (Some(over(container)), Vec::new());
                 }
                 container.state = State::Running;
@@ -198,6 +220,7 @@ impl Containers {
                     killed: false,
                 };
                 let (task, event) = (container.task.clone(), over(container));
+                container.leave(core, agent);
                 core.checkers.ended(agent, &task, success, false);
                 (Some(event), Vec::new())
             }
@@ -209,6 +232,7 @@ impl Containers {
                     killed: true,
                 };
                 let (task, event) = (container.task.clone(), over(container));
+                container.leave(core, agent);
                 if ran {
                     core.checkers.ended(agent, &task, false, true);
                 }
@@ -266,15 +290,29 @@ impl Containers {
 
     fn end(&mut self, core: &mut Core, agent: usize, id: &str) {
         if let Some(container) = self.all.get_mut(id)
-            && container.state == State::Running
+            && !matches!(container.state, State::Over { .. })
         {
+            container.leave(core, agent);
+            let ran = container.state == State::Running;
             container.state = State::Over {
-                ran: true,
+                ran,
                 success: false,
                 killed: true,
             };
             let task = container.task.clone();
-            core.checkers.ended(agent, &task, false, true);
+            if ran {
+                core.checkers.ended(agent, &task, false, true);
+            }
+        }
+    }
+}
+
+impl Container {
+    /// Its executor had nothing else to do. One that never came up leaves its volumes, too.
+    fn leave(&mut self, core: &mut Core, agent: usize) {
+        core.checkers.volumes.left(&self.task);
+        if let Some(executor) = self.executor.take() {
+            core.checkers.lives.executor_ended(agent, &executor);
         }
     }
 }

@@ -59,6 +59,8 @@ pub enum Event {
     Framework(usize, u64, crate::framework::Event),
     /// Something that the operator waits for.
     Operator(crate::operator::Event),
+    /// Something that a client of the state service waits for.
+    Keeper(usize, crate::keeper::Event),
     /// The plan has something, by number.
     Planned(usize),
     /// A cut ends.
@@ -92,6 +94,7 @@ impl Event {
                 0x4000 ^ (*number as u64) << 32 ^ life << 16 ^ event.kind()
             }
             Event::Operator(_) => 0x5000,
+            Event::Keeper(number, event) => 0xb000 ^ (*number as u64) << 32 ^ event.kind(),
             Event::Planned(number) => 0x6000 ^ *number as u64,
             Event::Mend(number) => 0x7000 ^ number,
             Event::Resume(..) => 0x8000,

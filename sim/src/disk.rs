@@ -76,6 +76,11 @@ impl LogStore {
         self.unsynced.len()
     }
 
+    /// The newest record, if a crash now would leave it.
+    pub fn durable_state(&self) -> Option<&Bytes> {
+        self.durable.state.as_ref()
+    }
+
     /// The entry under an index, if a crash now would leave it.
     pub fn durable_entry(&self, index: u64) -> Option<&Bytes> {
         self.durable.entries.get(&index)

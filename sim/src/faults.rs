@@ -11,12 +11,13 @@ use crate::{
 use std::collections::BTreeSet;
 use tepui_master_machine::input::OperatorRequest;
 use tepui_model::wire;
-use tepui_replication_node::{MemberChange, NodeId};
+use tepui_replication_node::{MemberChange, Members, NodeId};
 
 /// A node whose disk is gone, and the one that takes its place.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Replacing {
-    old: NodeId,
+    // None when a member joins beside those that are there.
+    old: Option<NodeId>,
     new: NodeId,
 }
 
@@ -25,7 +26,7 @@ impl World {
         match host {
             Host::Master(number) => Some(&mut self.masters.get_mut(number)?.body.clock),
             Host::Agent(number) => Some(&mut self.agents.get_mut(number)?.clock),
-            Host::Framework(_) | Host::Operator => None,
+            Host::Framework(_) | Host::Operator | Host::Keeper(_) => None,
         }
     }
 
@@ -110,7 +111,7 @@ impl World {
                 match host {
                     Host::Master(number) => self.masters[number].body.full = true,
                     Host::Agent(number) => self.agents[number].full = true,
-                    Host::Framework(_) | Host::Operator => {}
+                    Host::Framework(_) | Host::Operator | Host::Keeper(_) => {}
                 }
                 self.core.after(lasts, Event::Pass(number));
             }
@@ -142,6 +143,15 @@ impl World {
                     self.masters[leader].step_down(&mut self.core, Some(node));
                 }
             }
+            Fault::Panic => {
+                let leader = self.leader();
+                let process = leader.and_then(|it| self.masters[it].process.as_mut());
+                if let Some(process) = process {
+                    process.thread.panics = true;
+                }
+            }
+            Fault::Backup => self.back_up(),
+            Fault::Restore { lasts } => self.restore(lasts),
             Fault::StepDown => {
                 if let Some(leader) = self.leader() {
                     self.masters[leader].step_down(&mut self.core, None);
@@ -154,11 +164,13 @@ impl World {
         let masters = (0..self.masters.len()).map(Host::Master);
         let agents = (0..self.agents.len()).map(Host::Agent);
         let frameworks = (0..self.frameworks.len()).map(Host::Framework);
+        let keepers = (0..self.keepers.len()).map(Host::Keeper);
         match clients {
             false => masters.collect(),
             true => masters
                 .chain(agents)
                 .chain(frameworks)
+                .chain(keepers)
                 .chain([Host::Operator])
                 .collect(),
         }
@@ -190,7 +202,7 @@ impl World {
         match host {
             Host::Master(number) => self.masters[number].body.full = false,
             Host::Agent(number) => self.agents[number].full = false,
-            Host::Framework(_) | Host::Operator => {}
+            Host::Framework(_) | Host::Operator | Host::Keeper(_) => {}
         }
     }
 
@@ -250,7 +262,49 @@ impl World {
         self.masters[master].crash(&mut self.core, false);
         self.masters[master].lose_disk(&mut self.core, new, members);
         self.masters[master].start_after(&mut self.core, lasts);
+        let old = Some(old);
         self.replacing.push(Replacing { old, new });
+    }
+
+    // ------------------------------------------------------------ backups
+
+    fn back_up(&mut self) {
+        let leader = self
+            .leader()
+            .and_then(|it| self.masters[it].process.as_ref());
+        if let Some(process) = leader {
+            self.backup = Some(process.back_up());
+            note!(self.core, Host::Operator, "makes a backup");
+        }
+    }
+
+    /// What was decided since the backup is forgotten, and the checkers know it.
+    fn restore(&mut self, lasts: u64) {
+        let Some(backup) = self.backup.clone() else {
+            return;
+        };
+        note!(self.core, Host::Operator, "restores the backup");
+        let incarnation = self.masters[0].body.incarnation + 1;
+        for master in &mut self.masters {
+            master.crash(&mut self.core, false);
+        }
+        self.core.checkers.restored();
+        self.replacing.clear();
+        for number in 0..self.masters.len() {
+            self.next_node += 1;
+            let new = self.next_node;
+            let first = self.masters[0].body.id;
+            let master = &mut self.masters[number];
+            match number {
+                0 => master.restore(&mut self.core, new, &backup, incarnation),
+                _ => {
+                    master.lose_disk(&mut self.core, new, Members::voters([first]));
+                    master.body.incarnation = incarnation;
+                    self.replacing.push(Replacing { old: None, new });
+                }
+            }
+            master.start_after(&mut self.core, lasts);
+        }
     }
 
     /// The operator brings the members to what they should be, step by step.
@@ -267,7 +321,8 @@ impl World {
         if !members.voters_outgoing.is_empty() {
             return;
         }
-        if members.voters.contains(&new) && !members.voters.contains(&old) {
+        let is_gone = old.is_none_or(|it| !members.voters.contains(&it));
+        if members.voters.contains(&new) && is_gone {
             self.replacing.remove(0);
             return;
         }
@@ -287,7 +342,9 @@ impl World {
                 if has + 50 < last {
                     return;
                 }
-                vec![MemberChange::AddVoter(new), MemberChange::Remove(old)]
+                let mut changes = vec![MemberChange::AddVoter(new)];
+                changes.extend(old.map(MemberChange::Remove));
+                changes
             }
         };
         note!(self.core, Host::Operator, "changes members: {changes:?}");
@@ -322,6 +379,28 @@ impl World {
             Act::Weight { role, micro } => OperatorRequest::UpdateWeights {
                 weights: vec![(role, micro)],
             },
+            Act::Schedule { agents } => {
+                let machines: BTreeSet<usize> = agents;
+                // The rule wants those that are down to stay in.
+                let machines: BTreeSet<usize> =
+                    machines.union(&self.operator.down).copied().collect();
+                OperatorRequest::UpdateMaintenanceSchedule {
+                    schedule: schedule(&machines),
+                }
+            }
+            Act::MachineDown { agent } => {
+                self.core.checkers.tasks.condemned(agent);
+                self.operator.down.insert(agent);
+                OperatorRequest::StartMaintenance {
+                    machines: vec![machine(agent)],
+                }
+            }
+            Act::MachineUp { agent } => {
+                self.operator.down.remove(&agent);
+                OperatorRequest::StopMaintenance {
+                    machines: vec![machine(agent)],
+                }
+            }
             Act::Drain { agent, mark_gone } => {
                 let Some(agent_id) = self.condemn(agent) else {
                     return;
@@ -376,6 +455,39 @@ impl World {
         self.operator.order(&mut self.core, request);
     }
 
+    /// At the end every machine is up and none is scheduled.
+    pub(crate) fn lift_maintenance(&mut self) {
+        if self.core.checkers.orders.open() > 0 {
+            return;
+        }
+        let state = self.leading_state().and_then(|(_, it)| it.maintenance());
+        let Some(maintenance) = state.cloned() else {
+            return;
+        };
+        let down = maintenance
+            .machines
+            .iter()
+            .filter(|it| it.mode == wire::machine_info::Mode::Down as i32)
+            .map(|it| wire::MachineId {
+                hostname: Some(it.hostname.clone()),
+                ip: None,
+            });
+        let down: Vec<_> = down.collect();
+        let request = if !down.is_empty() {
+            OperatorRequest::StopMaintenance { machines: down }
+        } else if maintenance
+            .schedules
+            .iter()
+            .any(|it| !it.windows.is_empty())
+        {
+            let schedule = wire::maintenance::Schedule::default();
+            OperatorRequest::UpdateMaintenanceSchedule { schedule }
+        } else {
+            return;
+        };
+        self.operator.order(&mut self.core, request);
+    }
+
     fn agent_id(&self, agent: usize) -> Option<tepui_model::AgentId> {
         let id = self.agents[agent].id();
         (!id.is_empty()).then(|| id.as_str().into())
@@ -385,5 +497,28 @@ impl World {
         let id = self.agent_id(agent)?;
         self.core.checkers.tasks.condemned(agent);
         Some(id)
+    }
+}
+
+/// The machine of an agent, by its name.
+pub(crate) fn machine(agent: usize) -> wire::MachineId {
+    wire::MachineId {
+        hostname: Some(format!("host{agent}")),
+        ip: None,
+    }
+}
+
+fn schedule(agents: &BTreeSet<usize>) -> wire::maintenance::Schedule {
+    let window = |agent: &usize| wire::maintenance::Window {
+        machine_ids: vec![machine(*agent)],
+        unavailability: wire::Unavailability {
+            start: wire::TimeInfo {
+                nanoseconds: 1_800_000_000_000_000_000,
+            },
+            duration: None,
+        },
+    };
+    wire::maintenance::Schedule {
+        windows: agents.iter().map(window).collect(),
     }
 }

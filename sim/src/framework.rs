@@ -272,6 +272,7 @@ impl Framework {
             Capability::MultiRole,
             Capability::ReservationRefinement,
             Capability::TaskKillingState,
+            Capability::SharedResources,
         ];
         if self.style.partition_aware {
             capabilities.push(Capability::PartitionAware);
@@ -664,6 +665,10 @@ impl Framework {
                     self.operation_updated(core, it.status);
                 }
             }
+            event::Type::InverseOffers => {
+                let offers = event.inverse_offers.map(|it| it.inverse_offers);
+                self.answer_inverse(core, offers.unwrap_or_default());
+            }
             event::Type::Error => {
                 let text = event.error.map(|it| it.message).unwrap_or_default();
                 note!(core, self.host(), "is told an error: {text}");
@@ -793,6 +798,35 @@ impl Framework {
             ..scheduler::Call::default()
         };
         self.call(core, call, About::Nothing);
+    }
+
+    /// Agrees to leave an agent, or does not.
+    fn answer_inverse(&mut self, core: &mut Core, offers: Vec<wire::InverseOffer>) {
+        for offer in offers {
+            let inverse_offer_ids = vec![offer.id];
+            let filters = Some(wire::Filters {
+                refuse_seconds: Some(*self.random.pick(&[0.0, 1.0, 5.0])),
+            });
+            let call = match self.random.chance(500) {
+                true => scheduler::Call {
+                    r#type: Some(call::Type::AcceptInverseOffers as i32),
+                    accept_inverse_offers: Some(call::AcceptInverseOffers {
+                        inverse_offer_ids,
+                        filters,
+                    }),
+                    ..scheduler::Call::default()
+                },
+                false => scheduler::Call {
+                    r#type: Some(call::Type::DeclineInverseOffers as i32),
+                    decline_inverse_offers: Some(call::DeclineInverseOffers {
+                        inverse_offer_ids,
+                        filters,
+                    }),
+                    ..scheduler::Call::default()
+                },
+            };
+            self.call(core, call, About::Nothing);
+        }
     }
 
     // ------------------------------------------------------------ offers

@@ -22,7 +22,7 @@ impl Plan {
     /// A plan with faults of every kind.
     pub fn draw(seed: u64, size: Size) -> Plan {
         let mut random = Random::new(seed, "plan");
-        let shape = shape(seed, size, &mut random);
+        let mut shape = shape(seed, size, &mut random);
         let mut parts = Vec::new();
         // Half of the faults of a run are of a few kinds, so that the rare ones meet themselves.
         let favourites: Vec<u64> = (0..3).map(|_| random.below(KINDS)).collect();
@@ -48,6 +48,10 @@ impl Plan {
             parts.push((at, Part::Act(act(&shape, &mut random))));
         }
         parts.sort_by_key(|(at, _)| *at);
+        let leaps = parts
+            .iter()
+            .filter(|(_, it)| matches!(it, Part::Fault(Fault::Leap { .. })));
+        shape.leaps = leaps.count() as u64;
         Plan { shape, parts }
     }
 }
@@ -67,6 +71,8 @@ fn shape(seed: u64, size: Size, random: &mut Random) -> Shape {
         masters,
         agents,
         frameworks: frameworks.collect(),
+        leaps: 0,
+        keepers: random.between(0, 3) as usize,
         length: random.between(20, 60) * SECOND,
         settle: 120 * SECOND,
         quality: Quality {
@@ -98,7 +104,7 @@ fn shape(seed: u64, size: Size, random: &mut Random) -> Shape {
 }
 
 /// Kinds of faults.
-const KINDS: u64 = 26;
+const KINDS: u64 = 27;
 
 fn host(shape: &Shape, random: &mut Random) -> Host {
     match random.below(2) {
@@ -228,6 +234,7 @@ fn fault(kind: u64, shape: &Shape, random: &mut Random) -> Fault {
         },
         22 => Fault::Transfer { to: master },
         24 => Fault::Nonsense { agent },
+        26 => Fault::Panic,
         25 => Fault::Upgrade {
             master,
             lasts: lasts.min(SECOND),
@@ -241,7 +248,7 @@ fn act(shape: &Shape, random: &mut Random) -> Act {
     let role = (*random.pick(&roles)).to_owned();
     let agent = random.index(shape.agents);
     let framework = random.index(shape.frameworks.len());
-    match random.below(16) {
+    match random.below(20) {
         0..=3 => Act::Quota {
             role,
             cpus: random.chance(600).then(|| random.between(1, 12)),
@@ -259,6 +266,11 @@ fn act(shape: &Shape, random: &mut Random) -> Act {
         11 if random.chance(300) => Act::Gone { agent },
         12 if random.chance(300) => Act::Teardown { framework },
         13 => Act::RaiseVersion,
+        16 | 17 => Act::Schedule {
+            agents: (0..shape.agents).filter(|_| random.chance(300)).collect(),
+        },
+        18 if random.chance(500) => Act::MachineDown { agent },
+        18 | 19 => Act::MachineUp { agent },
         _ => Act::Kill { framework },
     }
 }

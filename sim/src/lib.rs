@@ -11,7 +11,7 @@
 //! - [`world`] lets events happen; [`core`] is what all hosts share; [`network`], [`disk`] and
 //!   [`clock`] go wrong; `faults` is how.
 //! - [`master`], [`agent`] (with [`containers`]), [`framework`] (with [`choices`] and
-//!   [`workload`]) and [`operator`] are the hosts.
+//!   [`workload`]), [`keeper`] and [`operator`] are the hosts.
 //! - [`checkers`] judge; [`shrink`] looks for the shortest history that fails.
 //!
 //! # Invariants
@@ -31,6 +31,7 @@ pub mod disk;
 mod faults;
 pub mod framework;
 pub mod generate;
+pub mod keeper;
 pub mod master;
 pub mod network;
 pub mod operator;

@@ -14,6 +14,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
 };
+use tepui_master_machine::{
+    input::StateRequest,
+    output::{StateAnswer, StateEvent},
+};
 
 /// Who sits on the network.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -26,6 +30,8 @@ pub enum Host {
     Framework(usize),
     /// Who operates the cluster.
     Operator,
+    /// A client of the state service, by number.
+    Keeper(usize),
 }
 
 impl fmt::Display for Host {
@@ -35,6 +41,7 @@ impl fmt::Display for Host {
             Host::Agent(it) => write!(f, "agent {it}"),
             Host::Framework(it) => write!(f, "fw {it}"),
             Host::Operator => f.write_str("operator"),
+            Host::Keeper(it) => write!(f, "keeper {it}"),
         }
     }
 }
@@ -73,6 +80,10 @@ pub enum Hello {
     },
     /// A write of the operator; which one is known by its number.
     Operate(usize),
+    /// A request to the state service.
+    State(Box<StateRequest>),
+    /// A watch of the state service.
+    Watch,
 }
 
 /// What travels on a connection.
@@ -94,6 +105,10 @@ pub enum Frame {
     Event(Bytes),
     /// The answer of a call: HTTP status and text.
     Answer(u16, String),
+    /// The answer of the state service.
+    Kept(Box<StateAnswer>),
+    /// To a watch of the state service.
+    Watched(Box<StateEvent>),
     /// Is anybody there? As HTTP/2 asks on a quiet connection.
     Ping,
     /// Somebody is.
@@ -112,6 +127,10 @@ impl Frame {
                 2 ^ bytes_hash(call)
             }
             Frame::Open(Hello::Operate(number)) => 3 ^ *number as u64,
+            Frame::Open(Hello::State(it)) => 14 ^ bytes_hash(format!("{it:?}").as_bytes()),
+            Frame::Open(Hello::Watch) => 15,
+            Frame::Kept(it) => 16 ^ bytes_hash(format!("{it:?}").as_bytes()),
+            Frame::Watched(it) => 17 ^ bytes_hash(format!("{it:?}").as_bytes()),
             Frame::Accepted(_) => 4,
             Frame::Refused(_) => 5,
             Frame::FromAgent(bytes) => 6 ^ bytes_hash(bytes),

@@ -7,7 +7,7 @@ use crate::{
     network::{Conn, End, Frame, Hello, Host},
     trace::note,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use tepui_master_machine::input::OperatorRequest;
 
 /// A master has this long to answer.
@@ -25,6 +25,8 @@ pub enum Event {
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Operator {
+    /// Agents whose machines it believes to be down.
+    pub(crate) down: BTreeSet<usize>,
     waiting: VecDeque<usize>,
     asking: Option<(usize, Conn)>,
     target: usize,

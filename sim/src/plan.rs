@@ -19,6 +19,10 @@ pub struct Shape {
     pub agents: usize,
     /// What each framework does.
     pub frameworks: Vec<Style>,
+    /// How often a clock leaps forward, by a second at most.
+    pub leaps: u64,
+    /// Clients of the state service.
+    pub keepers: usize,
     /// How long there are faults and new work, in nanoseconds.
     pub length: u64,
     /// How long there is time afterwards to bring everything to its end.
@@ -260,6 +264,15 @@ pub enum Fault {
     },
     /// The leader gives up.
     StepDown,
+    /// The next step of the leader's machine panics.
+    Panic,
+    /// The operator makes a backup.
+    Backup,
+    /// Every master and its disk is lost; the backup is restored, and other masters join.
+    Restore {
+        /// How long nobody is there.
+        lasts: u64,
+    },
     /// An agent says what no agent should.
     Nonsense {
         /// Which.
@@ -323,6 +336,21 @@ pub enum Act {
         /// Of which.
         framework: usize,
     },
+    /// Schedules maintenance of the machines of some agents, and of no others.
+    Schedule {
+        /// Which.
+        agents: BTreeSet<usize>,
+    },
+    /// Takes the machine of an agent down.
+    MachineDown {
+        /// Which.
+        agent: usize,
+    },
+    /// The machine of an agent is up again.
+    MachineUp {
+        /// Which.
+        agent: usize,
+    },
     /// Raises the version of the cluster, if every master knows the next one.
     RaiseVersion,
 }
@@ -382,6 +410,8 @@ impl Shape {
             masters: 3,
             agents: 4,
             frameworks: vec![Style::batch(), Style::service(4)],
+            leaps: 0,
+            keepers: 0,
             length: 30 * SECOND,
             settle: 90 * SECOND,
             quality: Quality::CALM,

@@ -2,6 +2,7 @@
 //! end beside everything that the checkers watch all the time.
 
 use crate::{
+    checkers::tasks::Asked,
     clock::{MILLI, SECOND},
     network::Host,
     plan::{Act, Fault, Limits, Part, Plan, Shape},
@@ -101,9 +102,98 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "overcommit",
-        invariant: "neither failovers nor volumes make resources twice",
+        invariant: "neither failovers nor executors nor shared volumes make resources twice",
         plan: overcommit,
+        check: |world| {
+            let plans = || world.core.checkers.tasks.iter().map(|it| &it.plan);
+            let lived = |id: &str| world.core.checkers.lives.get(id).is_some();
+            let of = |id: &str| {
+                plans()
+                    .filter(|it| it.volume.as_deref() == Some(id))
+                    .count()
+            };
+            let executors = plans().filter(|it| it.executor.is_some() && lived(&it.id));
+            let shared = plans().filter_map(|it| it.volume.as_deref());
+            works(world, 0, 20)
+                .and(at_least(
+                    executors.count() as u64,
+                    10,
+                    "tasks under executors ran",
+                ))
+                .and(at_least(
+                    shared.map(of).max().unwrap_or(0) as u64,
+                    2,
+                    "tasks on a volume",
+                ))
+        },
+    },
+    Scenario {
+        name: "maintenance",
+        invariant: "machines that are down run and are offered nothing, and come back",
+        plan: maintenance,
+        check: |world| {
+            let inverse = world.core.checkers.offers.inverse;
+            at_least(inverse, 5, "inverse offers").and(works(world, 0, 20))
+        },
+    },
+    Scenario {
+        name: "registers",
+        invariant: "variables are linearizable, and leases live as long as they say",
+        plan: registers,
+        check: |world| {
+            let answered = world.core.checkers.registers.answered();
+            at_least(answered as u64, 200, "calls to the state service answered")
+        },
+    },
+    Scenario {
+        name: "restored_backup",
+        invariant: "what runs is adopted by a cluster that is restored from a backup",
+        plan: restored_backup,
+        check: |world| {
+            let stays = |it: &&Asked| it.at < 19 * SECOND && it.plan.runs_for.is_none();
+            let tasks = || world.core.checkers.tasks.iter().filter(stays);
+            let killed = |id: &str| {
+                let life = world.core.checkers.lives.get(id);
+                life.is_some_and(|it| it.ended.is_some_and(|(_, killed)| killed))
+            };
+            if let Some(task) = tasks().find(|it| killed(&it.plan.id) && !it.kill) {
+                return Err(format!(
+                    "{} was killed and nobody asked for that",
+                    task.plan.id
+                ));
+            }
+            let masters = world.masters.iter().filter_map(|it| it.process.as_ref());
+            let incarnation = masters.map(|it| it.committed.cluster().incarnation).min();
+            match incarnation {
+                Some(2) => at_least(tasks().count() as u64, 8, "tasks were to stay")
+                    .and(works(world, 0, 40)),
+                other => Err(format!("the cluster is in incarnation {other:?}")),
+            }
+        },
+    },
+    Scenario {
+        name: "lost_ends",
+        invariant: "a framework hears of the end of every task, though only a lost agent knew",
+        plan: lost_ends,
         check: |world| works(world, 0, 20),
+    },
+    Scenario {
+        name: "old_leader",
+        invariant: "an agent that starts again obeys no leader older than it has seen",
+        plan: old_leader,
+        check: |world| works(world, 0, 10),
+    },
+    Scenario {
+        name: "old_registrations",
+        invariant: "a registration that waited on a link for long says nothing of today",
+        plan: old_registrations,
+        check: |world| works(world, 0, 10),
+    },
+    Scenario {
+        name: "panics",
+        invariant: "a panic of the machine costs one connection, and nothing that was decided",
+        plan: panics,
+        check: |world| leaders(world, 1).and(works(world, 0, 60)),
     },
     Scenario {
         name: "quota",
@@ -504,7 +594,12 @@ fn overcommit(seed: u64) -> Plan {
         agents: 2,
         ..shape(
             seed,
-            vec![greedy("a"), greedy("b"), Style::of(Kind::Reserver)],
+            vec![
+                greedy("a"),
+                greedy("b"),
+                Style::of(Kind::Reserver),
+                Style::of(Kind::Executors),
+            ],
         )
     };
     let mut parts = Vec::new();
@@ -531,6 +626,197 @@ fn overcommit(seed: u64) -> Plan {
             },
         ));
         at += random.between(SECOND, 4 * SECOND);
+    }
+    plan(shape, parts)
+}
+
+fn maintenance(seed: u64) -> Plan {
+    let shape = shape(seed, vec![Style::batch(), Style::service(8)]);
+    let act = |at: u64, act| (at * SECOND, Part::Act(act));
+    let schedule = |agents: &[usize]| Act::Schedule {
+        agents: agents.iter().copied().collect(),
+    };
+    let parts = vec![
+        act(4, schedule(&[0, 1])),
+        act(9, Act::MachineDown { agent: 0 }),
+        crash_leader(12 * SECOND, true, SECOND),
+        act(16, schedule(&[0, 2])),
+        act(19, Act::MachineUp { agent: 0 }),
+        act(22, Act::MachineDown { agent: 2 }),
+        fault(24 * SECOND, Fault::StepDown),
+        fault(
+            25 * SECOND,
+            Fault::CrashAgent {
+                agent: 2,
+                lasts: 2 * SECOND,
+            },
+        ),
+        act(30, schedule(&[1, 3])),
+        act(33, Act::MachineUp { agent: 2 }),
+    ];
+    plan(shape, parts)
+}
+
+fn registers(seed: u64) -> Plan {
+    let mut random = Random::new(seed, "registers");
+    let shape = Shape {
+        keepers: 5,
+        ..shape(seed, vec![Style::batch()])
+    };
+    let mut parts = Vec::new();
+    let mut at = 3 * SECOND;
+    while at < 39 * SECOND {
+        let lasts = random.between(SECOND / 10, 3 * SECOND);
+        parts.push(match random.below(4) {
+            0 => crash_leader(at, random.chance(500), lasts),
+            1 => fault(at, Fault::StepDown),
+            2 => fault(
+                at,
+                Fault::Pause {
+                    host: Host::Master(0),
+                    lead: true,
+                    lasts,
+                },
+            ),
+            _ => fault(
+                at,
+                Fault::CutLeader {
+                    clients: false,
+                    one_way: random.chance(500),
+                    lasts,
+                },
+            ),
+        });
+        at += random.between(SECOND, 4 * SECOND);
+    }
+    plan(shape, parts)
+}
+
+fn restored_backup(seed: u64) -> Plan {
+    let shape = shape(seed, vec![Style::batch(), Style::service(8)]);
+    plan(
+        shape,
+        vec![
+            fault(12 * SECOND, Fault::Backup),
+            // Some agents come back later than their frameworks ask for their tasks.
+            pause(20 * SECOND, Host::Agent(0), 4 * SECOND),
+            pause(20 * SECOND, Host::Agent(2), 5 * SECOND),
+            fault(20 * SECOND, Fault::Restore { lasts: SECOND / 2 }),
+            crash_leader(32 * SECOND, true, SECOND),
+        ],
+    )
+}
+
+fn pause(at: u64, host: Host, lasts: u64) -> (u64, Part) {
+    let lead = false;
+    fault(at, Fault::Pause { host, lead, lasts })
+}
+
+fn lost_ends(seed: u64) -> Plan {
+    let mut random = Random::new(seed, "lost ends");
+    let slow = |role: &str, partition_aware| Style {
+        role: role.to_owned(),
+        slow_ack: 6 * SECOND,
+        partition_aware,
+        ..Style::batch()
+    };
+    let shape = shape(seed, vec![slow("a", true), slow("b", false)]);
+    let mut parts = Vec::new();
+    let mut at = 5 * SECOND;
+    while at < 39 * SECOND {
+        let agent = random.index(shape.agents);
+        let lasts = random.between(SECOND / 10, 2 * SECOND);
+        parts.push(fault(at, Fault::WipeAgent { agent, lasts }));
+        if random.chance(300) {
+            parts.push(crash_leader(at + random.below(SECOND), false, SECOND));
+        }
+        at += random.between(SECOND, 4 * SECOND);
+    }
+    plan(shape, parts)
+}
+
+/// A leader is cut off from the others and stands still; when it goes on it believes for a moment
+/// that it leads, and agents that were started again meanwhile have been waiting at its door.
+fn old_leader(seed: u64) -> Plan {
+    let mut random = Random::new(seed, "old leader");
+    let shape = Shape {
+        limits: Limits {
+            records: 4,
+            ..Limits::WIDE
+        },
+        ..shape(seed, vec![Style::batch(), Style::service(6)])
+    };
+    let mut parts = Vec::new();
+    for round in 0..5 {
+        let at = (3 + 7 * round) * SECOND;
+        let lasts = 5 * SECOND;
+        let cut = Fault::CutLeader {
+            clients: false,
+            one_way: false,
+            lasts,
+        };
+        parts.push(fault(at, cut));
+        parts.push(fault(
+            at + MILLI,
+            Fault::Pause {
+                host: Host::Master(0),
+                lead: true,
+                lasts: 3 * SECOND,
+            },
+        ));
+        for agent in 0..shape.agents {
+            let at = at + random.between(2 * SECOND, 5 * SECOND / 2);
+            let lasts = 10 * MILLI;
+            parts.push(fault(at, Fault::CrashAgent { agent, lasts }));
+        }
+    }
+    plan(shape, parts)
+}
+
+/// Links to followers hear that they are there and not who leads, so that agents register on
+/// them; a while later one of these followers leads.
+fn old_registrations(seed: u64) -> Plan {
+    let mut random = Random::new(seed, "old registrations");
+    let mut shape = shape(seed, vec![Style::batch(), Style::service(6)]);
+    shape.length = 60 * SECOND;
+    shape.quality.delay_min = 10 * MILLI;
+    shape.quality.delay_max = 200 * MILLI;
+    let agents: BTreeSet<Host> = (0..shape.agents).map(Host::Agent).collect();
+    let mut parts = Vec::new();
+    for round in 0..14 {
+        let at = (4 + 4 * round) * SECOND;
+        for master in 0..shape.masters {
+            let host = Host::Master(master);
+            parts.push(fault(at, Fault::Break { host }));
+            let cut = Fault::Cut {
+                from: [host].into(),
+                to: agents.clone(),
+                both_ways: false,
+                lasts: random.between(1500 * MILLI, 3 * SECOND),
+            };
+            // About when they have come back.
+            let back = random.between(250 * MILLI, 600 * MILLI);
+            parts.push(fault(at + back, cut));
+        }
+        parts.push(crash_leader(at + 3200 * MILLI, false, SECOND / 4));
+    }
+    plan(shape, parts)
+}
+
+fn panics(seed: u64) -> Plan {
+    let mut random = Random::new(seed, "panics");
+    let shape = Shape {
+        keepers: 2,
+        ..shape(
+            seed,
+            vec![Style::batch(), Style::service(8), Style::of(Kind::Reserver)],
+        )
+    };
+    let mut parts = Vec::new();
+    let mut at = 3 * SECOND;
+    while at < 39 * SECOND {
+        parts.push(fault(at, Fault::Panic));
+        at += random.between(SECOND / 2, 3 * SECOND);
     }
     plan(shape, parts)
 }

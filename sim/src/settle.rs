@@ -4,13 +4,14 @@ use crate::{
     checkers::updates::ends,
     clock::SECOND,
     framework::Framework,
+    keeper::ACCOUNT,
     master::ELECTION,
     network::Host,
     trace::note,
     workload::{Kind, Style},
     world::World,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tepui_model::{Resources, wire::TaskState};
 use tepui_state::ClusterState;
 
@@ -51,6 +52,7 @@ impl World {
             if !self.until(next) {
                 return;
             }
+            self.lift_maintenance();
             match self.unsettled() {
                 None => break,
                 Some(text) if self.core.now >= end => {
@@ -62,11 +64,13 @@ impl World {
                 Some(_) => {}
             }
         }
+        let verdict = self.core.checkers.registers.judge();
+        self.core.judge("registers", verdict);
         note!(self.core, "CHECKER", "all is settled");
         self.probe();
     }
 
-    fn leading_state(&self) -> Option<(usize, &ClusterState)> {
+    pub(crate) fn leading_state(&self) -> Option<(usize, &ClusterState)> {
         let leader = self.leader()?;
         let process = self.masters[leader].process.as_ref()?;
         let leadership = process.thread.leadership.as_ref()?;
@@ -82,6 +86,7 @@ impl World {
             .or_else(|| self.unsettled_clients(state))
             .or_else(|| self.unsettled_tasks(state))
             .or_else(|| self.unsettled_agents(state))
+            .or_else(|| self.unsettled_keepers(state))
             .or_else(|| self.core.checkers.orders.kept(state).err())
     }
 
@@ -201,6 +206,17 @@ impl World {
         for agent in &self.agents {
             let id = agent.id();
             let row = state.agent(&id.as_str().into())?;
+            let rows = state.executors_of_agent(&id.as_str().into());
+            let rows = rows.map(|(_, it, _)| it.as_str().to_owned());
+            let rows: BTreeSet<String> = rows.collect();
+            let living = self.core.checkers.lives.executors_on(agent.number);
+            let living: BTreeSet<String> = living.into_keys().collect();
+            if rows != living {
+                return Some(format!(
+                    "agent {} runs the executors {living:?}, and the log says {rows:?}",
+                    agent.number
+                ));
+            }
             let theirs = Resources::from_wire(&agent.total()).unwrap_or_default();
             let ours = Resources::from_wire(&row.total).unwrap_or_default();
             if !ours.is_equivalent(&theirs) {
@@ -227,6 +243,30 @@ impl World {
                 return Some(format!(
                     "agent {} has the volumes {folders:?}, and the log says {volumes:?}",
                     agent.number
+                ));
+            }
+        }
+        None
+    }
+
+    fn unsettled_keepers(&self, state: &ClusterState) -> Option<String> {
+        if let Some(lease) = state.leases().next() {
+            return Some(format!(
+                "lease {} is there and nobody renews it",
+                lease.lease_id
+            ));
+        }
+        for (number, keeper) in self.keepers.iter().enumerate() {
+            if keeper.is_calling() || !keeper.is_watching() {
+                return Some(format!("keeper {number} waits for an answer"));
+            }
+            let variables = state.variables(ACCOUNT, "", None);
+            let there = variables.map(|it| (it.name.clone(), it.version));
+            let there: BTreeMap<String, u64> = there.collect();
+            if there != keeper.mirror {
+                return Some(format!(
+                    "keeper {number} has watched {:?}, and there is {there:?}",
+                    keeper.mirror
                 ));
             }
         }

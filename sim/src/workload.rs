@@ -20,6 +20,8 @@ pub enum Kind {
     Silent,
     /// Takes nothing and refuses for a long time.
     Picky,
+    /// Tasks under executors of its own.
+    Executors,
     /// Short tasks, and calls that make no sense.
     Hostile,
 }
@@ -87,6 +89,7 @@ impl Style {
             Kind::Silent,
             Kind::Picky,
             Kind::Hostile,
+            Kind::Executors,
         ];
         let kind = match number {
             // Somebody works in every cluster.
@@ -107,6 +110,11 @@ impl Style {
     }
 }
 
+/// Thousandths of a cpu of an executor.
+pub const EXECUTOR_CPUS: i64 = 200;
+/// Megabytes of an executor.
+pub const EXECUTOR_MEM: i64 = 64;
+
 /// A task as its framework means it, which is all that the checkers believe.
 #[derive(Clone, Debug)]
 pub struct TaskPlan {
@@ -124,6 +132,8 @@ pub struct TaskPlan {
     pub port: Option<u64>,
     /// A persistent volume.
     pub volume: Option<String>,
+    /// An executor of its own, which has something, too.
+    pub executor: Option<String>,
     /// For ever when there is none.
     pub runs_for: Option<u64>,
     /// How it ends when it is left alone.
@@ -145,6 +155,7 @@ impl TaskPlan {
             mem: random.between(1, 16) as i64 * 64,
             port: None,
             volume: None,
+            executor: None,
             runs_for: Some(random.between(50 * MILLI, 8 * SECOND)),
             succeeds: random.chance(850),
             fails_to_launch: random.chance(20),

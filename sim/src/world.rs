@@ -5,6 +5,7 @@ use crate::{
     clock::{MILLI, SECOND},
     core::{Core, Event, Thoroughness, Violation},
     framework::Framework,
+    keeper::Keeper,
     master::Master,
     network::{Conn, End, Fate, Frame, Host, STALL_MAX, STALL_MIN},
     operator::Operator,
@@ -79,11 +80,14 @@ pub struct World {
     pub agents: Vec<Agent>,
     /// The frameworks.
     pub frameworks: Vec<Framework>,
+    /// The clients of the state service.
+    pub keepers: Vec<Keeper>,
     /// Who operates them.
     pub operator: Operator,
     pub(crate) plan: Plan,
     pub(crate) replacing: Vec<crate::faults::Replacing>,
     pub(crate) next_node: u64,
+    pub(crate) backup: Option<crate::disk::RowStore>,
     witness: Rc<Witness>,
 }
 
@@ -180,6 +184,13 @@ impl World {
             framework.start_after(&mut core, delay);
             frameworks.push(framework);
         }
+        let mut keepers = Vec::new();
+        for number in 0..shape.keepers {
+            let mut keeper = Keeper::new(&core, number);
+            let delay = core.random.below(2 * SECOND);
+            keeper.start_after(&mut core, delay);
+            keepers.push(keeper);
+        }
         for (number, (at, _)) in plan.parts.iter().enumerate() {
             core.at(*at, Event::Planned(number));
         }
@@ -192,10 +203,12 @@ impl World {
             masters,
             agents,
             frameworks,
+            keepers,
             operator: Operator::default(),
             plan,
             replacing: Vec::new(),
             next_node: 100,
+            backup: None,
             witness,
         }
     }
@@ -300,6 +313,7 @@ impl World {
                 }
             }
             Event::Operator(event) => self.operator.handle(&mut self.core, event),
+            Event::Keeper(number, event) => self.keepers[number].handle(&mut self.core, event),
             Event::Planned(number) => self.planned(number),
             Event::Mend(number) => self.core.mend(number),
             Event::Resume(host, _) => self.core.resume(host),
@@ -342,6 +356,7 @@ impl World {
             Host::Agent(number) => self.agents[number].frame(&mut self.core, conn, frame),
             Host::Framework(number) => self.frameworks[number].frame(&mut self.core, conn, frame),
             Host::Operator => self.operator.frame(&mut self.core, conn, frame),
+            Host::Keeper(number) => self.keepers[number].frame(&mut self.core, conn, frame),
         }
     }
 

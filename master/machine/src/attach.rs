@@ -434,6 +434,7 @@ impl Machine {
         self.counters.add(Counter::SlaveReregistrations);
         self.bind(&agent_id, &registration, total, true);
         if adopt {
+            self.make_room(&agent_id, &registration);
             self.adopt_reported(&agent_id, &registration);
         }
         self.compare_tasks(&agent_id, &registration, was_unreachable || known.is_none());
@@ -732,6 +733,48 @@ impl Machine {
     }
 
     // ------------------------------------------------------------ adoption
+
+    /// Tasks of the log that have ended on the agent since the backup hold nothing: what it
+    /// runs now may be in their place.
+    fn make_room(&mut self, agent_id: &AgentId, registration: &Registration) {
+        let key = |it: &link::AgentTask| {
+            (
+                FrameworkId::from(it.framework_id.as_str()),
+                TaskId::from(it.task_id.as_str()),
+            )
+        };
+        let tasks = &registration.register.tasks;
+        let reported: BTreeMap<_, i32> = tasks.iter().map(|it| (key(it), it.state)).collect();
+        let launching = self.unconfirmed_launches(agent_id, 0);
+        for key in self.task_keys_of_agent(agent_id) {
+            match reported.get(&key) {
+                Some(state) if is_terminal(*state) => self.task_has_ended(&key, *state),
+                None if !launching.contains(&key) => self.task_is_missing(&key),
+                _ => {}
+            }
+        }
+    }
+
+    /// The agent's stream tells the framework how.
+    fn task_has_ended(&mut self, (framework_id, task_id): &(FrameworkId, TaskId), state: i32) {
+        let Some(row) = self.state.task(framework_id, task_id).cloned() else {
+            return;
+        };
+        if is_terminal(row.state) {
+            return;
+        }
+        let verdict = Verdict {
+            task_id: task_id.as_str(),
+            agent_id: Some(&row.agent_id),
+            state: TaskState::TaskLost,
+            reason: Reason::AgentReregistered,
+            message: "Agent registered again",
+            wall: self.wall,
+        };
+        let status = statuses::of_known_task(&row, state, &verdict);
+        self.update_task(framework_id, task_id, &status, None, false);
+        self.event(framework_id, Event::Update(Box::new(status)));
+    }
 
     /// The log does not know the agent, or is a restored backup: what it reports is
     /// taken over, except what belongs to completed frameworks.

@@ -1,6 +1,7 @@
 //! What any master applies is durable on a quorum: looked up on the disks themselves.
 
 use crate::disk::SharedLog;
+use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
 use tepui_replication_node::{Members, NodeId};
 
@@ -65,6 +66,28 @@ impl Durability {
         sequence == 0 || self.durable.get(&term).is_some_and(|it| *it >= sequence)
     }
 
+    /// A message leaves a node: a vote that it grants is on its disk.
+    pub fn leaves(&self, node: NodeId, message: &[u8]) -> Result<(), String> {
+        /// `MsgRequestVoteResponse`.
+        const GRANTED: u32 = 6;
+        let Some(message) = Said::decode(message).ok().filter(|it| it.kind == GRANTED) else {
+            return Ok(());
+        };
+        let Some(log) = self.logs.get(&node).filter(|_| !message.reject) else {
+            return Ok(());
+        };
+        let log = log.0.borrow();
+        let state = log.durable_state().cloned().unwrap_or_default();
+        let state = Kept::decode(state).unwrap_or_default();
+        match state.term > message.term || (state.term, state.vote) == (message.term, message.to) {
+            true => Ok(()),
+            false => Err(format!(
+                "node {node} votes for node {} in term {}, and its disk says {state:?}",
+                message.to, message.term
+            )),
+        }
+    }
+
     fn has_quorum(&self, members: &Members, index: u64) -> bool {
         let majority = |voters: &BTreeSet<NodeId>| {
             // Who has rows of it needs no entry any more.
@@ -91,6 +114,27 @@ impl Durability {
             && majority(&members.voters)
             && (members.voters_outgoing.is_empty() || majority(&members.voters_outgoing))
     }
+}
+
+/// What matters here of a message between nodes, and of the record beside the log.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Said {
+    #[prost(uint32, tag = "1")]
+    kind: u32,
+    #[prost(uint64, tag = "2")]
+    to: u64,
+    #[prost(uint64, tag = "4")]
+    term: u64,
+    #[prost(bool, tag = "12")]
+    reject: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Kept {
+    #[prost(uint64, tag = "1")]
+    term: u64,
+    #[prost(uint64, tag = "2")]
+    vote: u64,
 }
 
 fn holds(log: &crate::disk::LogStore, index: u64, entry: &bytes::Bytes) -> bool {

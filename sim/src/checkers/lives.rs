@@ -1,7 +1,10 @@
 //! Every task has one life at most, and lives on resources that nobody else has at that time.
 
 use super::tasks::Tasks;
-use crate::agent::{CPUS, MEM};
+use crate::{
+    agent::{CPUS, MEM},
+    workload::{EXECUTOR_CPUS, EXECUTOR_MEM},
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How a task lived.
@@ -22,6 +25,8 @@ pub struct Lives {
     launched: BTreeMap<String, (usize, String)>,
     lives: BTreeMap<String, Life>,
     living: BTreeMap<usize, BTreeSet<String>>,
+    // Executors that live on each agent, with their frameworks.
+    executors: BTreeMap<usize, BTreeMap<String, String>>,
 }
 
 impl Lives {
@@ -79,7 +84,10 @@ impl Lives {
         self.lives.insert(task.to_owned(), life);
         let living = self.living.entry(agent).or_default();
         living.insert(task.to_owned());
-        let (mut cpus, mut mem, mut ports) = (0, 0, BTreeSet::new());
+        let executors = self.executors.get(&agent).into_iter().flatten();
+        let executors = executors.filter(|(_, of)| !tasks.is_removed(of)).count() as i64;
+        let (mut cpus, mut mem) = (executors * EXECUTOR_CPUS, executors * EXECUTOR_MEM);
+        let mut ports = BTreeSet::new();
         for other in living.iter() {
             // As in Mesos, what a removed framework held is free at once, and its tasks die as
             // soon as their agent hears of it.
@@ -106,6 +114,29 @@ impl Lives {
             ));
         }
         Ok(())
+    }
+
+    /// An executor is started for a task.
+    pub fn executor_began(&mut self, agent: usize, framework_id: &str, executor: &str) {
+        let living = self.executors.entry(agent).or_default();
+        living.insert(executor.to_owned(), framework_id.to_owned());
+    }
+
+    /// ... and has ended.
+    pub fn executor_ended(&mut self, agent: usize, executor: &str) {
+        if let Some(living) = self.executors.get_mut(&agent) {
+            living.remove(executor);
+        }
+    }
+
+    /// Executors that live on an agent, with their frameworks.
+    pub fn executors_on(&self, agent: usize) -> BTreeMap<String, String> {
+        self.executors.get(&agent).cloned().unwrap_or_default()
+    }
+
+    /// Executors that live.
+    pub fn executors(&self) -> usize {
+        self.executors.values().map(BTreeMap::len).sum()
     }
 
     /// A container that ran has ended.

@@ -13,6 +13,7 @@ pub mod lives;
 pub mod offers;
 pub mod orders;
 pub mod outbox;
+pub mod registers;
 pub mod tasks;
 pub mod updates;
 pub mod volumes;
@@ -49,6 +50,8 @@ pub struct Checkers {
     pub frameworks: frameworks::Frameworks,
     /// What the operator was promised.
     pub orders: orders::Orders,
+    /// What clients of the state service saw.
+    pub registers: registers::Registers,
 }
 
 impl Checkers {
@@ -66,6 +69,10 @@ impl Checkers {
             offers: offers::Offers::default(),
             frameworks: frameworks::Frameworks::new(shape),
             orders: orders::Orders::default(),
+            registers: registers::Registers::new(
+                2 * shape.drift.unsigned_abs().max(1_000_000),
+                shape.leaps * crate::clock::SECOND,
+            ),
         }
     }
 
@@ -80,6 +87,17 @@ impl Checkers {
     pub fn death(&mut self, master: usize) {
         self.outbox.death(master);
         self.offers.birth(master);
+    }
+
+    /// All masters and their disks are gone, and a backup takes their place: what was decided
+    /// since is forgotten, and may be promised anew. What agents and frameworks know stays.
+    pub fn restored(&mut self) {
+        self.history = history::History::default();
+        self.durability = durability::Durability::default();
+        self.outbox = outbox::Order::default();
+        self.orders.forgotten();
+        self.tasks.forgotten();
+        self.updates.forgotten();
     }
 
     /// A machine has made a step.
@@ -118,6 +136,7 @@ impl Checkers {
     /// A task's container that ran has ended.
     pub fn ended(&mut self, agent: usize, task: &str, success: bool, killed: bool) {
         self.lives.ended(agent, task, success, killed);
+        self.volumes.left(task);
     }
 
     /// A record of an agent is durable.

@@ -1,6 +1,7 @@
 //! What is offered and what is used on an agent never exceed what the agent has, and no role is
 //! offered more than its quota: added up anew from the messages, resource by resource.
 
+use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
 use tepui_master_machine::output::{Output, ViewChange};
 use tepui_model::{AgentId, OfferId, wire};
@@ -61,6 +62,8 @@ impl Amounts {
 pub struct Offers {
     outstanding: BTreeMap<usize, BTreeMap<OfferId, Outstanding>>,
     made: u64,
+    /// Inverse offers made so far.
+    pub inverse: u64,
 }
 
 /// A task in this state holds its resources.
@@ -150,12 +153,18 @@ impl Offers {
                         return Err(format!("offer {} is made twice", offer.id));
                     }
                     self.check_quota(master, state, &role, &added)?;
+                    check_offered(state, offer)?;
                 }
                 ViewChange::OfferRemoved(id) => {
                     let all = self.outstanding.entry(master).or_default();
                     if all.remove(id).is_none() {
                         return Err(format!("offer {id} is removed and was not there"));
                     }
+                }
+                ViewChange::InverseOfferAdded(it) => {
+                    let agent = it.agent_id.clone().unwrap_or_default();
+                    self.check_inverse(master, state, &agent, &it.framework_id.value)?;
+                    self.inverse += 1;
                 }
                 _ => {}
             }
@@ -164,6 +173,36 @@ impl Offers {
             self.check_agent(master, state, &agent)?;
         }
         Ok(())
+    }
+
+    /// Inverse offers are of agents that are to be maintained, to those who have something there.
+    fn check_inverse(
+        &self,
+        master: usize,
+        state: &ClusterState,
+        agent: &wire::AgentId,
+        framework: &str,
+    ) -> Result<(), String> {
+        let id = AgentId::from(agent.value.as_str());
+        let scheduled = state
+            .agent(&id)
+            .is_some_and(|row| maintenance(state, row) == Some(false));
+        let uses = state
+            .tasks_of_agent(&id)
+            .any(|(of, _, _)| of.as_str() == framework)
+            || state
+                .executors_of_agent(&id)
+                .any(|(of, _, _)| of.as_str() == framework)
+            || self
+                .outstanding(master)
+                .any(|(of, on)| of == framework && *on == id);
+        match scheduled && uses {
+            true => Ok(()),
+            false => Err(format!(
+                "framework {framework} gets an inverse offer of agent {id}; scheduled: \
+                 {scheduled}, used: {uses}"
+            )),
+        }
     }
 
     fn check_agent(
@@ -248,4 +287,36 @@ impl Offers {
         }
         Ok(())
     }
+}
+
+/// Whether the machine of an agent is down, if it is to be maintained at all.
+fn maintenance(state: &ClusterState, row: &tepui_model::log::Agent) -> Option<bool> {
+    let info = wire::AgentInfo::decode(row.info_payload.clone()).unwrap_or_default();
+    let machines = &state.maintenance()?.machines;
+    let machine = machines.iter().find(|it| it.hostname == info.hostname)?;
+    Some(machine.mode == wire::machine_info::Mode::Down as i32)
+}
+
+/// Only what is there and not to be left alone is offered, with what is planned for it.
+fn check_offered(state: &ClusterState, offer: &tepui_model::offer::Offer) -> Result<(), String> {
+    let Some(row) = state.agent(&offer.agent_id) else {
+        return Err(format!("agent {} is offered and not known", offer.agent_id));
+    };
+    let planned = maintenance(state, row);
+    let wrong = if row.state() != tepui_model::log::AgentState::Admitted {
+        "not admitted"
+    } else if row.disconnected_at_ns.is_some() {
+        "away"
+    } else if row.drain.is_some() {
+        "draining"
+    } else if row.deactivated {
+        "deactivated"
+    } else if planned == Some(true) {
+        "down"
+    } else if planned.is_some() != offer.unavailability.is_some() {
+        "not planned to be away as the offer says"
+    } else {
+        return Ok(());
+    };
+    Err(format!("agent {} is offered and {wrong}", offer.agent_id))
 }

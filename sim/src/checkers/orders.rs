@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use tepui_master_machine::input::OperatorRequest;
+use tepui_model::wire::machine_info::Mode;
 use tepui_state::ClusterState;
 
 /// What became of a request.
@@ -28,6 +29,17 @@ pub struct Orders {
     // What was promised last, and whether something uncertain came after.
     quotas: BTreeMap<String, (Option<u64>, bool)>,
     weights: BTreeMap<String, (u64, bool)>,
+    // Machines that are scheduled, and whether they are down; none once something is uncertain.
+    machines: Machines,
+}
+
+#[derive(Debug)]
+struct Machines(Option<BTreeMap<String, bool>>);
+
+impl Default for Machines {
+    fn default() -> Machines {
+        Machines(Some(BTreeMap::new()))
+    }
 }
 
 impl Orders {
@@ -76,8 +88,46 @@ impl Orders {
                     *known = (if sure { *micro } else { known.0 }, known.1 && sure);
                 }
             }
+            OperatorRequest::UpdateMaintenanceSchedule { schedule } => match &mut self.machines.0 {
+                Some(machines) if sure => {
+                    let ids = schedule.windows.iter().flat_map(|it| &it.machine_ids);
+                    let names = ids.filter_map(|it| it.hostname.clone());
+                    let mode = |name: String| {
+                        let is_down = machines.get(&name).copied().unwrap_or(false);
+                        (name, is_down)
+                    };
+                    *machines = names.map(mode).collect();
+                }
+                _ => self.machines.0 = None,
+            },
+            OperatorRequest::StartMaintenance { machines: which }
+            | OperatorRequest::StopMaintenance { machines: which } => {
+                let down = matches!(order.request, OperatorRequest::StartMaintenance { .. });
+                match &mut self.machines.0 {
+                    Some(machines) if sure => {
+                        for name in which.iter().filter_map(|it| it.hostname.clone()) {
+                            match down {
+                                true => machines.insert(name, true),
+                                false => machines.remove(&name),
+                            };
+                        }
+                    }
+                    _ => self.machines.0 = None,
+                }
+            }
             _ => {}
         }
+    }
+
+    /// What was promised may be forgotten.
+    pub fn forgotten(&mut self) {
+        for known in self.quotas.values_mut() {
+            known.1 = false;
+        }
+        for known in self.weights.values_mut() {
+            known.1 = false;
+        }
+        self.machines.0 = None;
     }
 
     /// Orders that have not come to their end.
@@ -102,6 +152,19 @@ impl Orders {
             let found = state.weight(role).unwrap_or(1_000_000);
             if found != *micro {
                 return Err(format!("weight of {role} is {found}, promised was {micro}"));
+            }
+        }
+        if let Some(promised) = &self.machines.0 {
+            let rows = state.maintenance();
+            let rows = rows.iter().flat_map(|it| &it.machines);
+            let is_down = |mode: i32| mode == Mode::Down as i32;
+            let found: BTreeMap<String, bool> = rows
+                .map(|it| (it.hostname.clone(), is_down(it.mode)))
+                .collect();
+            if found != *promised {
+                return Err(format!(
+                    "machines that are scheduled or down are {found:?}, promised was {promised:?}"
+                ));
             }
         }
         Ok(())

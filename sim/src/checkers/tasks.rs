@@ -32,6 +32,8 @@ pub struct Asked {
     pub kill_taken: bool,
     /// Its launch is in the log.
     pub logged: bool,
+    /// Masters may have forgotten it since.
+    pub forgotten: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -83,6 +85,7 @@ impl Tasks {
             kill: false,
             kill_taken: false,
             logged: false,
+            forgotten: false,
             plan,
         };
         self.asked.insert(asked.plan.id.clone(), asked);
@@ -104,7 +107,8 @@ impl Tasks {
 
     /// ... and was told that this was taken.
     pub fn kill_taken(&mut self, task: &str) {
-        if let Some(it) = self.asked.get_mut(task) {
+        // A KILL of what nobody knows any more, or not yet again, ends nothing.
+        if let Some(it) = self.asked.get_mut(task).filter(|it| !it.forgotten) {
             it.kill_taken = true;
         }
     }
@@ -196,6 +200,15 @@ impl Tasks {
     fn trouble(&mut self, agent: usize, now: u64) {
         if let Some(it) = self.agents.get_mut(agent) {
             it.troubles.push(now);
+        }
+    }
+
+    /// What masters knew of tasks may be forgotten.
+    pub fn forgotten(&mut self) {
+        for it in self.asked.values_mut() {
+            it.logged = false;
+            it.forgotten = true;
+            it.kill_taken = false;
         }
     }
 

@@ -134,6 +134,13 @@ impl Updates {
         }
     }
 
+    /// Masters may tell of tasks what they knew when a backup was made.
+    pub fn forgotten(&mut self) {
+        for it in self.heard.values_mut() {
+            it.ended = None;
+        }
+    }
+
     /// A framework sends an acknowledgement.
     pub fn acknowledge(&mut self, uuid: &Bytes) {
         self.acknowledged.insert(uuid.clone());

@@ -7,13 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Volumes {
     asked: BTreeSet<String>,
     unasked: BTreeSet<String>,
+    shared: BTreeSet<String>,
+    // Tasks that live on each.
+    living: BTreeMap<String, BTreeSet<String>>,
     // Folders by agent, with the tasks that wrote into them.
     folders: BTreeMap<usize, BTreeMap<String, Vec<String>>>,
 }
 
 impl Volumes {
     /// Somebody sends a CREATE.
-    pub fn create(&mut self, volume: &str) {
+    pub fn create(&mut self, volume: &str, shared: bool) {
+        if shared {
+            self.shared.insert(volume.to_owned());
+        }
         self.asked.insert(volume.to_owned());
     }
 
@@ -37,8 +43,20 @@ impl Volumes {
         if !self.unasked.contains(volume) {
             return Err(format!("volume {volume} is destroyed without DESTROY"));
         }
+        if let Some(tasks) = self.living.get(volume).filter(|it| !it.is_empty()) {
+            return Err(format!(
+                "volume {volume} is destroyed while tasks {tasks:?} are on it"
+            ));
+        }
         self.folders.entry(agent).or_default().remove(volume);
         Ok(())
+    }
+
+    /// A task that was on a volume has ended.
+    pub fn left(&mut self, task: &str) {
+        for tasks in self.living.values_mut() {
+            tasks.remove(task);
+        }
     }
 
     /// A task starts on the volume.
@@ -50,7 +68,14 @@ impl Volumes {
             )),
             Some(tasks) => {
                 tasks.push(task.to_owned());
-                Ok(())
+                let living = self.living.entry(volume.to_owned()).or_default();
+                living.insert(task.to_owned());
+                match living.len() > 1 && !self.shared.contains(volume) {
+                    true => Err(format!(
+                        "tasks {living:?} are on volume {volume}, which is not shared"
+                    )),
+                    false => Ok(()),
+                }
             }
         }
     }

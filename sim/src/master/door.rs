@@ -7,16 +7,17 @@
 use super::{Body, Process, intake::Class};
 use crate::{
     core::Core,
+    keeper::ACCOUNT,
     network::{Conn, End, Frame, Hello},
     trace::note,
 };
 use bytes::Bytes;
 use prost::Message as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tepui_master_machine::{
     input::{
-        ConnectionId, Input, OperatorInput, RequestId, SchedulerCall, StreamRef, SubscribeInput,
-        Transport,
+        ConnectionId, Input, OperatorInput, RequestId, SchedulerCall, StateInput, StreamRef,
+        SubscribeInput, Transport,
     },
     model::{call::Call, id::Principal, link, wire},
     output::{Destination, Message, Outgoing},
@@ -39,6 +40,7 @@ struct Stream {
 pub(super) struct Door {
     streams: BTreeMap<ConnectionId, Stream>,
     requests: BTreeMap<RequestId, Conn>,
+    watches: BTreeSet<ConnectionId>,
 }
 
 /// A reader is behind when this part of what may wait for it waits.
@@ -89,6 +91,9 @@ impl Process {
                 } else if self.door.streams.remove(&connection).is_some() {
                     let input = Input::SchedulerDisconnected { connection };
                     self.input(body, core, Class::Client, connection, input);
+                } else if self.door.watches.remove(&connection) {
+                    let input = Input::StateWatchClosed { connection };
+                    self.input(body, core, Class::Client, connection, input);
                 }
                 // A request whose client is gone takes effect all the same.
             }
@@ -102,14 +107,18 @@ impl Process {
             | Frame::Refused(_)
             | Frame::ToAgent(_)
             | Frame::Event(_)
+            | Frame::Kept(_)
+            | Frame::Watched(_)
             | Frame::Answer(..) => {}
         }
     }
 
     /// What comes on a connection that this process does not know is answered with its end.
     fn is_open(&self, core: &mut Core, conn: Conn) -> bool {
-        let known =
-            self.links.is_open(conn) || self.door.streams.contains_key(&ConnectionId(conn.0));
+        let id = ConnectionId(conn.0);
+        let known = self.links.is_open(conn)
+            || self.door.streams.contains_key(&id)
+            || self.door.watches.contains(&id);
         if !known {
             core.send(conn, End::Client, Frame::Closed);
         }
@@ -153,6 +162,25 @@ impl Process {
                     self.input(body, core, Class::Client, connection, input);
                 }
             }
+            Hello::State(request) => {
+                let reply = RequestId(conn.0);
+                self.door.requests.insert(reply, conn);
+                let input = Input::State(StateInput {
+                    reply,
+                    principal: Some(Principal::from(ACCOUNT)),
+                    request: *request,
+                });
+                self.input(body, core, Class::Client, connection, input);
+            }
+            Hello::Watch => {
+                self.door.watches.insert(connection);
+                let input = Input::StateWatch {
+                    connection,
+                    principal: Some(Principal::from(ACCOUNT)),
+                    prefix: "".into(),
+                };
+                self.input(body, core, Class::Client, connection, input);
+            }
             Hello::Operate(number) => {
                 let reply = RequestId(conn.0);
                 if let Some(request) = core.checkers.orders.request(number) {
@@ -172,16 +200,32 @@ impl Process {
         for Outgoing { to, message, .. } in messages {
             match to {
                 Destination::Reply(request) => {
-                    if let (Some(conn), Message::Answer { status, message }) =
-                        (self.door.requests.remove(&request), message)
-                    {
-                        let frame = Frame::Answer(status.http_code(), message);
-                        core.send(conn, End::Client, frame);
-                        core.send(conn, End::Client, Frame::Closed);
+                    let Some(conn) = self.door.requests.remove(&request) else {
+                        continue;
+                    };
+                    let frame = match message {
+                        Message::Answer { status, message } => {
+                            Frame::Answer(status.http_code(), message)
+                        }
+                        Message::State(answer) => Frame::Kept(answer),
+                        _ => continue,
+                    };
+                    core.send(conn, End::Client, frame);
+                    core.send(conn, End::Client, Frame::Closed);
+                }
+                Destination::Watch(id) => {
+                    let conn = Conn(id.0);
+                    match message {
+                        Message::StateEvent(event) if self.door.watches.contains(&id) => {
+                            core.send(conn, End::Client, Frame::Watched(Box::new(event)));
+                        }
+                        Message::StateEvent(_) => {}
+                        _ => {
+                            self.door.watches.remove(&id);
+                            core.send(conn, End::Client, Frame::Closed);
+                        }
                     }
                 }
-                // Nobody watches variables here.
-                Destination::Watch(_) => {}
                 Destination::Scheduler(id) => self.tell_scheduler(body, core, id, message),
                 Destination::Agent(id) => self.tell_agent(body, core, id, message),
             }
@@ -302,6 +346,26 @@ impl Process {
         for (_, conn) in std::mem::take(&mut self.door.requests) {
             core.send(conn, End::Client, Frame::Closed);
         }
+        self.close_watches(core);
+    }
+
+    /// Who watches variables begins again.
+    pub(super) fn close_watches(&mut self, core: &mut Core) {
+        for id in std::mem::take(&mut self.door.watches) {
+            core.send(Conn(id.0), End::Client, Frame::Closed);
+        }
+    }
+
+    /// Ends a connection whose input will not be stepped, and what waits on it.
+    pub(super) fn refuse(&mut self, body: &mut Body, core: &mut Core, source: ConnectionId) {
+        let conn = match self.links.conn_of(source) {
+            Some(conn) => return self.end_link(body, core, conn),
+            None => Conn(source.0),
+        };
+        self.door.streams.remove(&source);
+        self.door.watches.remove(&source);
+        self.door.requests.remove(&RequestId(source.0));
+        core.send(conn, End::Client, Frame::Closed);
     }
 }
 

@@ -39,7 +39,7 @@ impl Intake {
     }
 
     /// One connection's turn.
-    pub(super) fn turn(&mut self) -> Option<Vec<Input>> {
+    pub(super) fn turn(&mut self) -> Option<(ConnectionId, Vec<Input>)> {
         self.turns += 1;
         let clients_first = self.turns.is_multiple_of(CLIENTS_TURN);
         let [agents, clients] = &mut self.rings;
@@ -59,7 +59,15 @@ impl Intake {
             }
             false => ring.push_back(source),
         }
-        Some(turn)
+        Some((source, turn))
+    }
+
+    /// Drops what waits of a connection.
+    pub(super) fn discard(&mut self, source: ConnectionId) {
+        self.queues.remove(&source);
+        for ring in &mut self.rings {
+            ring.retain(|it| *it != source);
+        }
     }
 
     pub(super) fn clear(&mut self) {

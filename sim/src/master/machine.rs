@@ -7,6 +7,7 @@
 use super::{
     Body, Event, Fatal, Process,
     intake::{Class, Intake},
+    survivors::Survivors,
 };
 use crate::{
     core::{Core, Event as WorldEvent},
@@ -14,7 +15,10 @@ use crate::{
 };
 use bytes::Bytes;
 use prost::Message as _;
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 use tepui_allocator::Options as AllocatorOptions;
 use tepui_master_machine::{
     Config, Machine,
@@ -45,6 +49,9 @@ pub struct Leadership {
     sequence: u64,
     in_flight: VecDeque<(u64, usize)>,
     in_flight_bytes: usize,
+    survivors: Survivors,
+    // It panicked: another one takes its place once what it decided is committed.
+    over: bool,
     // Of the state before the next entry, when that is to carry it.
     hash: Option<u64>,
 }
@@ -56,6 +63,8 @@ pub struct Thread {
     pub(super) intake: Intake,
     /// `None` while this master does not lead.
     pub leadership: Option<Leadership>,
+    /// The next step panics.
+    pub(crate) panics: bool,
     // A run is on its way.
     woken: bool,
     generation: u64,
@@ -80,11 +89,13 @@ impl Drain {
 /// Entries between two that carry the hash of the state, as one in a thousand does in production.
 const HASH_EVERY: u64 = 16;
 
-fn config(core: &Core, number: usize) -> Config {
+fn config(core: &Core, body: &Body) -> Config {
+    let number = body.number;
     let timing = core.shape.timing;
     let span = core::time::Duration::from_nanos;
     Config {
         cluster_id: "simulated".to_owned(),
+        incarnation: body.incarnation,
         master_info: wire::MasterInfo {
             hostname: Some(format!("master{number}")),
             port: 5050,
@@ -155,7 +166,7 @@ impl Process {
         if !self.thread.control.is_empty() || (!held_back && !self.thread.intake.is_empty()) {
             self.awake(body, core);
         }
-        let deadline = self.thread.leadership.as_ref();
+        let deadline = self.thread.leadership.as_ref().filter(|it| !it.over);
         if let Some(at) = deadline.and_then(|it| it.machine.next_deadline())
             && !held_back
         {
@@ -170,7 +181,7 @@ impl Process {
 
     fn is_held_back(&self, core: &Core) -> bool {
         let bytes = self.thread.leadership.as_ref();
-        bytes.is_some_and(|it| it.in_flight_bytes > core.shape.limits.in_flight)
+        bytes.is_some_and(|it| it.over || it.in_flight_bytes > core.shape.limits.in_flight)
     }
 
     /// Without a machine: waits for an election, and drops what clients say.
@@ -198,12 +209,18 @@ impl Process {
             if held_back || drain.steps >= core.shape.limits.drain_steps {
                 break;
             }
-            let Some(inputs) = self.thread.intake.turn() else {
+            let Some((source, inputs)) = self.thread.intake.turn() else {
                 break;
             };
+            if std::mem::take(&mut self.thread.panics) {
+                return self.survive(body, core, drain, source);
+            }
             for input in inputs {
                 self.step(body, core, &mut drain, input);
             }
+        }
+        if self.thread.leadership.as_ref().is_some_and(|it| it.over) {
+            return self.born_again(body, core);
         }
         let now = body.clock.now(core.now);
         let leadership = self.thread.leadership.as_ref();
@@ -264,7 +281,7 @@ impl Process {
             body.clock.wall(core.now),
             seed,
             &format!("m{master_id:016x}"),
-            config(core, body.number),
+            config(core, body),
         );
         note!(core, body.host(), "leads term {term}");
         machine.check_invariants();
@@ -276,6 +293,8 @@ impl Process {
             sequence: 0,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
+            survivors: Survivors::default(),
+            over: false,
             hash: None,
         });
         let mut drain = Drain::default();
@@ -301,12 +320,90 @@ impl Process {
             return;
         };
         let (now, wall) = (body.clock.now(core.now), body.clock.wall(core.now));
+        leadership.survivors.observe_input(&input);
         let output = leadership.machine.step(now, wall, input);
         if core.is_sample() {
             leadership.machine.check_invariants();
         }
+        leadership.survivors.observe_output(&output);
         self.observe(body, core, &output);
         drain.add(output);
+    }
+
+    /// A step panics: nothing of it has left. What was decided before is committed, the
+    /// connection that it came on is closed, and no step is made until a new machine is there.
+    fn survive(
+        &mut self,
+        body: &mut Body,
+        core: &mut Core,
+        drain: Drain,
+        source: ConnectionId,
+    ) -> Result<(), Fatal> {
+        let Some(leadership) = &mut self.thread.leadership else {
+            return Ok(());
+        };
+        note!(core, body.host(), "panics in a step of {source:?}");
+        let (now, wall) = (body.clock.now(core.now), body.clock.wall(core.now));
+        let injected = Input::InjectPanic {
+            connection: Some(source),
+        };
+        let machine = &mut leadership.machine;
+        let stepped = catch_unwind(AssertUnwindSafe(|| machine.step(now, wall, injected)));
+        if stepped.is_ok() {
+            core.violate("panic", "an injected panic is none".to_owned());
+        }
+        leadership.survivors.forget(source);
+        self.thread.intake.discard(source);
+        self.refuse(body, core, source);
+        self.flush_drain(body, core, drain)?;
+        if let Some(leadership) = &mut self.thread.leadership {
+            leadership.over = true;
+        }
+        self.awake(body, core);
+        Ok(())
+    }
+
+    /// Makes a machine from the committed state in place of one that panicked.
+    fn born_again(&mut self, body: &mut Body, core: &mut Core) -> Result<(), Fatal> {
+        let ready = |it: &mut Leadership| it.in_flight.is_empty();
+        let Some(mut leadership) = self.thread.leadership.take_if(ready) else {
+            return Ok(());
+        };
+        let (now, wall) = (body.clock.now(core.now), body.clock.wall(core.now));
+        let (seed, master_id) = (core.random.next(), core.random.next());
+        let (mut machine, output) = Machine::birth(
+            self.committed.clone(),
+            leadership.term,
+            now,
+            wall,
+            seed,
+            &format!("m{master_id:016x}"),
+            config(core, body),
+        );
+        note!(core, body.host(), "is born again");
+        let mut survivors = leadership.survivors;
+        let restored = survivors.restore(&mut machine, now, wall);
+        machine.check_invariants();
+        // Watches are begun again by their clients.
+        self.close_watches(core);
+        survivors.forget_offers();
+        core.checkers.offers.birth(body.number);
+        let mut drain = Drain::default();
+        for output in [&output, &restored] {
+            survivors.observe_output(output);
+        }
+        leadership.machine = machine;
+        leadership.survivors = survivors;
+        leadership.over = false;
+        leadership.hash = None;
+        self.thread.leadership = Some(leadership);
+        for output in [output, restored] {
+            self.observe(body, core, &output);
+            drain.add(output);
+        }
+        self.flush_drain(body, core, drain)?;
+        self.awake(body, core);
+        Ok(())
     }
 
     /// The checkers see what a step decided, and the state after it.

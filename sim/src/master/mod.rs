@@ -13,6 +13,7 @@ mod links;
 mod machine;
 mod raft;
 mod rows;
+mod survivors;
 
 use crate::{
     clock::{Clock, MILLI, SECOND},
@@ -22,7 +23,7 @@ use crate::{
     trace::note,
 };
 use bytes::Bytes;
-use tepui_replication_node::{MemberChange, Members, NodeId, Role, Ticket};
+use tepui_replication_node::{Batch, MemberChange, Members, NodeId, Origin, Role, Ticket};
 use tepui_state::ClusterState;
 
 pub use machine::Leadership;
@@ -119,6 +120,8 @@ pub struct Body {
     pub full: bool,
     /// The newest version of the log that its release knows.
     pub supported: u64,
+    /// Of the cluster that it is a member of; rises when a backup is restored.
+    pub incarnation: u64,
     // The members of a cluster that is founded with it, or that it joins.
     founders: Members,
 }
@@ -192,6 +195,7 @@ impl Master {
                 fail_sync: None,
                 full: false,
                 supported: tepui_state::VERSION,
+                incarnation: 1,
                 founders,
             },
             process: None,
@@ -249,6 +253,29 @@ impl Master {
                 }
             }
         }
+    }
+
+    /// A new disk gets the rows of a backup: it is the only member of the cluster's next
+    /// incarnation.
+    pub fn restore(&mut self, core: &mut Core, id: NodeId, backup: &RowStore, incarnation: u64) {
+        let members = Members::voters([id]);
+        self.lose_disk(core, id, members.clone());
+        self.body.incarnation = incarnation;
+        let stamp = backup.stamp.clone().map(|it| Origin {
+            members: members.clone(),
+            ..it
+        });
+        self.body.rows = RowStore {
+            stamp,
+            copied: true,
+            ..backup.clone()
+        };
+        let batch = Batch {
+            state: Some(tepui_replication_node::first_state(&members)),
+            must_sync: true,
+            ..Batch::default()
+        };
+        self.body.log.0.borrow_mut().write(vec![batch], true);
     }
 
     /// The disk is gone; what comes up is another node that nobody knows.

@@ -330,6 +330,8 @@ impl Process {
 
     fn send_raft(&mut self, body: &mut Body, core: &mut Core, message: Outgoing) {
         let (to, ticket) = (message.to, message.ticket);
+        let verdict = core.checkers.durability.leaves(body.id, &message.bytes);
+        core.judge("durability", verdict);
         let sent = core.send_raft(body.id, message);
         if ticket.is_some() {
             note!(core, body.host(), "promises rows to node {to}");

@@ -58,6 +58,20 @@ impl Process {
         }
     }
 
+    /// Everything that is committed, as a backup has it.
+    pub(crate) fn back_up(&self) -> RowStore {
+        RowStore {
+            rows: self.committed.rows().collect(),
+            applied: self.raft.applied,
+            stamp: Some(Origin {
+                index: self.raft.applied,
+                term: self.raft.node.committed().term,
+                members: self.raft.node.members().clone(),
+            }),
+            copied: true,
+        }
+    }
+
     fn flush(&mut self, body: &mut Body, core: &mut Core) {
         let changes = self.committed.take_dirty().encode();
         let stamp = Origin {
