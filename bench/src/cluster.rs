@@ -117,6 +117,25 @@ impl Masters {
     }
 }
 
+/// An address of loopback where nobody listens.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)))
+}
+
+/// Starts one master on its own folder, with flags of its own, and waits until it serves.
+pub(crate) async fn start_master(
+    folder: &Path,
+    work_dir: &Path,
+    raft: SocketAddr,
+    flags: &[String],
+) -> Result<Process> {
+    let work_dir = format!("--work_dir={}", work_dir.display());
+    let raft = format!("--raft_port={}", raft.port());
+    let mut all = vec![work_dir.as_str(), raft.as_str()];
+    all.extend(flags.iter().map(String::as_str));
+    start("tepui-master", folder, free_port()?, &all).await
+}
+
 /// Starts an agent with its files under `folder` and waits until it serves.
 pub(crate) async fn start_agent(
     folder: &Path,

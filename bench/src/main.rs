@@ -14,9 +14,11 @@ mod docker;
 mod failover;
 mod floor;
 mod harness;
+mod large_state;
 mod launch;
 mod noop_agent;
 mod replay;
+mod snapshot;
 mod tour;
 
 use clap::{Parser, Subcommand};
@@ -56,6 +58,8 @@ enum Command {
     Failover(failover::Options),
     /// Writes that are durable on a majority of the masters, beside bare appends
     Commit(commit::Options),
+    /// A master that joins a large cluster and is sent all of its state
+    Snapshot(snapshot::Options),
     /// Launches through the agent beside bare create and start on the same engine
     Docker(docker::Options),
 }
@@ -89,6 +93,7 @@ fn main() -> anyhow::Result<()> {
         Command::Launch(options) => report(launch::run(options))?,
         Command::Failover(options) => report(failover::run(options))?,
         Command::Commit(options) => report(commit::run(options))?,
+        Command::Snapshot(options) => report(snapshot::run(options))?,
         Command::Docker(options) => report(docker::run(options))?,
     };
     exit(status)
