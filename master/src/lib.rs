@@ -32,6 +32,7 @@ use crate::{
         peers::{Offered, Peers, form, keeper, links, service},
         raft,
         sessions::Sessions,
+        stale::Stale,
         view_thread::{ViewHandle, ViewMessage},
         zookeeper,
     },
@@ -175,7 +176,7 @@ async fn start_with(flags: Flags) -> Result<Handle> {
         leadership: board.subscribe(),
         replica: OnceLock::new(),
         peers: peers.clone(),
-        stale: Mutex::default(),
+        stale: Stale::default(),
         sessions: Arc::new(Sessions::new(strangers)),
         files: Files::new(),
         stop: stop.clone(),
@@ -318,7 +319,11 @@ async fn peers(
 async fn salvage(peers: &Arc<Peers>, error: &anyhow::Error) -> Option<Salvage> {
     let damaged = matches!(
         error.downcast_ref::<OpenError>(),
-        Some(OpenError::Corrupted { .. } | OpenError::RowsMissing { .. })
+        Some(
+            OpenError::Corrupted { .. }
+                | OpenError::RowsDamaged { .. }
+                | OpenError::RowsMissing { .. }
+        )
     );
     if !damaged {
         return None;

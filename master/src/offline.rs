@@ -203,6 +203,8 @@ pub fn recover(work_dir: &Path) -> Result<Done> {
         .get(&identity.node_id)
         .cloned()
         .unwrap_or_default();
+    // A survivor that cannot be started is none.
+    fetch::load(store.rows()).map_err(|it| it.of_store(&folder))?;
     store.seize(note, next_incarnation(identity.incarnation))?;
     let rows = store.rows().count() as u64;
     let identity = store.identity();

@@ -40,7 +40,9 @@ pub use fatal::Fatal;
 pub use listener::{BoxError, Listener, RowChange, RowChanges};
 pub use options::Options;
 pub use priority::go_first;
-pub use replica::{Full, Handle, Permit, Position, ProposeError, Replica, Status, Written};
+pub use replica::{
+    Full, Handle, Permit, Position, ProposeError, Proposed, Replica, Status, Written,
+};
 pub use rocks::DiskFailure;
 pub use store::{Identity, OpenError, Row, Salvage, Store};
 pub use tepui_replication_node::{

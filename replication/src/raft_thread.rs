@@ -13,14 +13,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use tepui_replication_node::{MemberChange, Node, NodeId, Origin, Persist, Ready, Role};
+use tepui_replication_node::{MemberChange, Node, NodeId, Origin, Persist, Ready, Role, Ticket};
 
 use crate::{
     fatal::Fatal,
     listener::Listener,
     marks::Marks,
     options::Options,
-    replica::{Fault, Permit, Shared, Status},
+    replica::{Fault, Permit, Proposed, Shared, Status},
     rocks::LogDb,
     store::RowsRecord,
     transfer::{FetchedRows, RowsPart, RowsSink},
@@ -45,7 +45,8 @@ pub(crate) enum Command {
     },
     Restore {
         ticket: Bytes,
-        rows: FetchedRows,
+        rows: Box<FetchedRows>,
+        answer: Answer<bool>,
     },
     SendRows {
         min_index: u64,
@@ -71,7 +72,7 @@ pub(crate) enum Command {
     ChangeMembers {
         changes: Vec<MemberChange>,
         notes: BTreeMap<NodeId, Bytes>,
-        answer: Answer<Result<u64, String>>,
+        answer: Answer<Result<Proposed, String>>,
     },
     Stop {
         flush: bool,
@@ -111,8 +112,8 @@ pub(crate) struct RaftThread {
     asking: Option<u64>,
     // Index and ticket of confirmations that wait for the listener to catch up.
     confirmations: VecDeque<(u64, u64)>,
-    // Rows that a ticket waits for to be swapped in.
-    fetched: Option<FetchedRows>,
+    // Rows that a ticket waits for to be swapped in, and who wants to know.
+    fetched: Option<(FetchedRows, Answer<bool>)>,
     // Entry as of which the newest such rows are: with nothing applied after it, the log may not be
     // durable yet.
     fetched_at: u64,
@@ -256,12 +257,11 @@ impl RaftThread {
                 }
                 drop(permit);
             }
-            Command::Restore { ticket, rows } => {
-                match self.node.step_with_rows(ticket, &rows.origin) {
-                    Ok(()) => self.fetched = Some(rows),
-                    Err(error) => tracing::warn!(%error, "rows of another master are not needed"),
-                }
-            }
+            Command::Restore {
+                ticket,
+                rows,
+                answer,
+            } => self.take_rows(ticket, *rows, answer),
             Command::SendRows { min_index, sink } => self.send_rows(min_index, sink),
             Command::LinkLost { peer } => self.node.leader_lost(peer),
             Command::Status { answer } => answer(self.status()),
@@ -279,6 +279,8 @@ impl RaftThread {
                     true => Err("a change of the masters is under way".to_owned()),
                     false => {
                         let proposed = self.node.propose_noted_members(&changes, &notes);
+                        let term = self.node.term();
+                        let proposed = proposed.map(|index| Proposed { index, term });
                         proposed.map_err(|it| it.to_string())
                     }
                 };
@@ -315,13 +317,32 @@ impl RaftThread {
         let _ = self.rows.0.send(RowsWork::Send { sink });
     }
 
+    fn take_rows(&mut self, ticket: Bytes, rows: FetchedRows, answer: Answer<bool>) {
+        if self.fetched.is_some() {
+            // Whoever fetches waits for the answer before it begins again.
+            tracing::warn!("rows of another master came while others are put in place");
+            return answer(false);
+        }
+        match self.node.step_with_rows(ticket, &rows.origin) {
+            Ok(()) => self.fetched = Some((rows, answer)),
+            Err(error) => {
+                tracing::warn!(%error, "rows of another master are not needed");
+                answer(false);
+            }
+        }
+    }
+
     // Rows of another master take the place of ours. Its leader and we agree that the log begins
     // behind them.
-    fn restore(&mut self) -> Result<(), Fatal> {
-        let Some(mut rows) = self.fetched.take() else {
+    fn restore(&mut self, begins: Ticket) -> Result<(), Fatal> {
+        let Some((mut rows, answer)) = self.fetched.take() else {
             return Err(Fatal::Restore("a ticket came without its rows".into()));
         };
         let origin = rows.origin.clone();
+        if (origin.index, origin.term) != (begins.index, begins.term) {
+            let text = format!("rows of {origin:?} for a log that begins behind {begins:?}");
+            return Err(Fatal::Restore(text.into()));
+        }
         let prepared = rows.prepared.take();
         let (done, when) = std::sync::mpsc::sync_channel(1);
         if self.rows.0.send(RowsWork::Swap { rows, done }).is_err() || when.recv().is_err() {
@@ -339,6 +360,7 @@ impl RaftThread {
             index = origin.index,
             "rows of another master are in place of ours"
         );
+        answer(true);
         Ok(())
     }
 
@@ -451,9 +473,10 @@ impl RaftThread {
             };
             self.handle(ready)?;
         }
-        if let Some(rows) = self.fetched.take() {
+        if let Some((rows, answer)) = self.fetched.take() {
             let index = rows.origin.index;
             tracing::info!(index, "rows of another master were not needed");
+            answer(false);
         }
         Ok(Drained::Wholly)
     }
@@ -475,8 +498,8 @@ impl RaftThread {
             self.listener.on_send(message);
         }
         // Before the log that begins behind them.
-        if ready.restore.is_some() {
-            self.restore()?;
+        if let Some(begins) = ready.restore {
+            self.restore(begins)?;
         }
         if let Some(persist) = ready.persist {
             if let Some((last, _)) = persist.batch.entries.last() {

@@ -98,6 +98,16 @@ pub struct Written {
     pub bytes: u64,
 }
 
+/// Where a change of the members stands in the log, as long as the leader of its term leads: another
+/// leader's entry may take the index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Proposed {
+    /// Index of the entry.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+}
+
 /// Held while messages wait; see [`Handle::deliver`].
 pub type Permit = Box<dyn std::any::Any + Send>;
 
@@ -277,19 +287,27 @@ impl Handle {
         })
     }
 
-    /// A peer's ticket, with rows that keep it: they take the place of this master's.
-    /// [`Listener::on_restored`] tells, unless they turn out not to be needed.
+    /// A peer's ticket, with rows of committed state: they take the place of this master's, unless
+    /// they turn out not to be needed. [`Listener::on_restored`] tells, and then `answer` whether
+    /// they are in place; on the raft thread, where it must not wait.
     ///
     /// # Errors
-    /// Not taken: both are given back.
+    /// Not taken: both are given back, unless the replica has stopped.
     pub fn restore(
         &self,
         ticket: Bytes,
         rows: FetchedRows,
+        answer: impl FnOnce(bool) + Send + 'static,
     ) -> Result<(), Option<Box<(Bytes, FetchedRows)>>> {
-        let command = Command::Restore { ticket, rows };
+        let command = Command::Restore {
+            ticket,
+            rows: Box::new(rows),
+            answer: Box::new(answer),
+        };
         self.commands.try_send(command).map_err(|it| match it {
-            TrySendError::Full(Command::Restore { ticket, rows }) => Some(Box::new((ticket, rows))),
+            TrySendError::Full(Command::Restore { ticket, rows, .. }) => {
+                Some(Box::new((ticket, *rows)))
+            }
             _ => None,
         })
     }
@@ -352,7 +370,7 @@ impl Handle {
         self.send(Command::StepDown { to })
     }
 
-    /// Changes the members, and notes what is to be known of some; `answer` has the index of the
+    /// Changes the members, and notes what is to be known of some; `answer` has the place of the
     /// entry, or why there is none, and is called on the raft thread, where it must not wait.
     /// [`Listener::on_members`] tells when it is done.
     ///
@@ -362,9 +380,9 @@ impl Handle {
         &self,
         changes: Vec<MemberChange>,
         notes: BTreeMap<NodeId, Bytes>,
-        answer: impl FnOnce(Result<u64, String>) + Send + 'static,
+        answer: impl FnOnce(Result<Proposed, String>) + Send + 'static,
     ) -> Result<(), Full> {
-        let answer: Answer<Result<u64, String>> = Box::new(answer);
+        let answer: Answer<Result<Proposed, String>> = Box::new(answer);
         self.send(Command::ChangeMembers {
             changes,
             notes,

@@ -59,6 +59,10 @@ fn open(path: &Path, create: bool) -> Result<Arc<DB>, OpenFailure> {
         match kind {
             rocksdb::ErrorKind::IOError if locked => OpenFailure::Locked,
             rocksdb::ErrorKind::Corruption => OpenFailure::Corrupted(DiskFailure(text)),
+            // A file that others name is gone.
+            rocksdb::ErrorKind::IOError if text.contains("No such file") => {
+                OpenFailure::Corrupted(DiskFailure(text))
+            }
             _ => OpenFailure::Other(DiskFailure(text)),
         }
     })

@@ -82,6 +82,18 @@ pub enum OpenError {
         #[source]
         source: DiskFailure,
     },
+    /// Its rows can be read and make no state, or only a part of them can be read.
+    #[error(
+        "the rows of store {} are damaged: {text}. Restore it from a backup, or, when other \
+         masters hold the data, move the folder away and let this master join anew",
+        dir.display()
+    )]
+    RowsDamaged {
+        /// The folder.
+        dir: PathBuf,
+        /// What is wrong.
+        text: String,
+    },
     /// Its log is there and its rows are not.
     #[error("store {} cannot be used: its folder rows is missing or empty", dir.display())]
     RowsMissing {
@@ -158,6 +170,12 @@ impl Store {
         // are a store whose making was interrupted.
         let rows = RowsDb::open(&dir.join(&rows_folder), true).map_err(failed)?;
         let log = LogDb::open(&dir.join("log"), true).map_err(failed)?;
+        // Blocks are checked when they are read: now, while nothing rests on them, and not when a
+        // peer asks for old entries. The log is cut, so this is quick.
+        log.verify().map_err(|source| OpenError::Corrupted {
+            dir: dir.clone(),
+            source,
+        })?;
         // What interrupted transfers left, and what finished ones replaced.
         remove_other_rows(&dir, &rows_folder).map_err(|it| io(it.to_string()))?;
         let read = |it: DiskFailure| OpenError::Corrupted {

@@ -104,6 +104,11 @@ pub(crate) fn send_rows(db: &RowsDb, begun: impl FnOnce(), mut sink: RowsSink) {
         open
     });
     if let Err(failure) = result {
+        tracing::error!(
+            %failure,
+            "rows on this disk cannot be read: others get none from here; a restart of this \
+             master fetches them anew"
+        );
         sink(RowsPart::Failed(failure.to_string()));
     } else if open {
         let (count, checksum) = checksum.finish();

@@ -109,14 +109,17 @@ impl ClusterState {
         V: AsRef<[u8]>,
     {
         let mut state = ClusterState::new().supporting(supported);
-        for (key, row) in rows {
+        let loaded = rows.into_iter().try_for_each(|(key, row)| {
             let key = RowKey::from_bytes(key.as_ref()).map_err(LoadError::Key)?;
-            state.load_row(key, row.as_ref())?;
-        }
+            state.load_row(key, row.as_ref())
+        });
+        // The cluster's row is the first by key. What a newer version wrote behind it is not
+        // damaged because this release cannot read it.
         let version = state.cluster_version();
         if version > supported {
             return Err(LoadError::NewerVersion { version, supported });
         }
+        loaded?;
         state.hash();
         state.ledger.start_tracking();
         Ok(state)

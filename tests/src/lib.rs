@@ -8,6 +8,7 @@ pub mod http;
 mod leftovers;
 pub mod masters;
 pub mod scheduler;
+pub mod stores;
 pub mod story;
 pub mod torture;
 pub mod zookeeper;

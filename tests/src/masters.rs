@@ -6,7 +6,7 @@ use crate::{
 };
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -250,6 +250,96 @@ impl Masters {
     pub fn list(&self) -> Result<Value> {
         let leader = self.leader()?;
         http::get(self.address(leader), "/tepui/v1/masters")
+    }
+
+    /// Something that is in the log, under a name of its own: a weight of 2 for a role.
+    ///
+    /// # Errors
+    /// When nobody takes it.
+    pub fn set_weight(&self, role: &str) -> Result<()> {
+        let body = json!([{ "role": role, "weight": 2.0 }]).to_string();
+        let headers = [("Content-Type", "application/json")];
+        wait_for("a write", ELECTION_PATIENCE, || {
+            let Some(leader) = self.leader_now() else {
+                return Ok(None);
+            };
+            let address = self.address(leader);
+            let answer = http::send(address, "PUT", "/weights", &headers, body.as_bytes())?;
+            Ok((answer.status == 200).then_some(()))
+        })
+    }
+
+    /// The roles that have weights, as the leader knows them.
+    ///
+    /// # Errors
+    /// When there is no leader.
+    pub fn roles(&self) -> Result<Vec<String>> {
+        let leader = self.leader()?;
+        let weights = http::get(self.address(leader), "/weights")?;
+        let roles = weights.as_array().context("weights")?.iter();
+        Ok(roles
+            .filter_map(|it| it["role"].as_str().map(str::to_owned))
+            .collect())
+    }
+
+    /// The leader's entry for the master with this index, if it has one.
+    ///
+    /// # Errors
+    /// When there is no leader.
+    pub fn entry(&self, index: usize) -> Result<Option<Value>> {
+        let list = self.list()?;
+        let raft_address = &self.masters[index].raft_address;
+        let mut found = list["masters"].as_array().context("masters")?.iter();
+        let newest = found.rfind(|it| it["raft_address"] == **raft_address);
+        Ok(newest.cloned())
+    }
+
+    /// Waits until a master votes and is connected; its id.
+    ///
+    /// # Errors
+    /// When it does not come to that.
+    pub fn wait_for_voter(&self, index: usize) -> Result<u64> {
+        wait_for("a vote for the new master", http::PATIENCE, || {
+            let entry = self.entry(index)?.context("not a member yet")?;
+            let votes = entry["votes"] == true && entry["connected"] == true;
+            Ok(votes.then_some(entry["id"].as_u64()).flatten())
+        })
+    }
+
+    /// Waits until a master has everything that the leader has.
+    ///
+    /// # Errors
+    /// When it does not come to that.
+    pub fn wait_for_follower(&self, index: usize) -> Result<()> {
+        wait_for("it to follow", http::PATIENCE, || {
+            let entry = self.entry(index)?.context("entry")?;
+            let follows = entry["connected"] == true && entry["entries_behind"] == 0;
+            Ok(follows.then_some(()))
+        })
+    }
+
+    /// Waits until a master that runs has written `text` to its log.
+    ///
+    /// # Errors
+    /// When it does not run, or does not.
+    pub fn wait_for_word(&self, index: usize, text: &str) -> Result<()> {
+        wait_for(text, http::PATIENCE, || {
+            let output = self.process(index)?.output();
+            Ok(output.contains(text).then_some(()))
+        })
+    }
+
+    /// Waits until a master ends by itself; what it wrote.
+    ///
+    /// # Errors
+    /// When it does not run, or goes on.
+    pub fn wait_for_end(&mut self, index: usize) -> Result<String> {
+        wait_for("a master to end", http::PATIENCE, || {
+            let process = self.masters[index].process.as_mut().context("process")?;
+            Ok(process.ended()?.map(drop))
+        })?;
+        let process = self.masters[index].process.take().context("process")?;
+        Ok(process.output())
     }
 
     /// Starts an agent that knows all masters, and waits until the leader has it.

@@ -2,69 +2,31 @@
 //! those of the operator's page on high availability.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tepui_tests::{
     cluster::{free_port, wait_for},
     http,
-    masters::{ELECTION_PATIENCE, Masters, command},
+    masters::{Masters, command},
+    stores::{damage, newest},
 };
-
-fn set_weight(masters: &Masters, role: &str) -> Result<()> {
-    let body = json!([{ "role": role, "weight": 2.0 }]).to_string();
-    let headers = [("Content-Type", "application/json")];
-    wait_for("a write", ELECTION_PATIENCE, || {
-        let Some(leader) = masters.leader_now() else {
-            return Ok(None);
-        };
-        let address = masters.address(leader);
-        let answer = http::send(address, "PUT", "/weights", &headers, body.as_bytes())?;
-        Ok((answer.status == 200).then_some(()))
-    })
-}
-
-fn roles(masters: &Masters) -> Result<Vec<String>> {
-    let leader = masters.leader()?;
-    let weights = http::get(masters.address(leader), "/weights")?;
-    let roles = weights.as_array().context("weights")?.iter();
-    Ok(roles
-        .filter_map(|it| it["role"].as_str().map(str::to_owned))
-        .collect())
-}
-
-/// The leader's entry for the master with this index, if it has one.
-fn entry(masters: &Masters, index: usize) -> Result<Option<Value>> {
-    let list = masters.list()?;
-    let raft_address = &masters.masters[index].raft_address;
-    let mut found = list["masters"].as_array().context("masters")?.iter();
-    let newest = found.rfind(|it| it["raft_address"] == **raft_address);
-    Ok(newest.cloned())
-}
-
-fn wait_for_voter(masters: &Masters, index: usize) -> Result<u64> {
-    wait_for("a vote for the new master", http::PATIENCE, || {
-        let entry = entry(masters, index)?.context("not a member yet")?;
-        let votes = entry["votes"] == true && entry["connected"] == true;
-        Ok(votes.then_some(entry["id"].as_u64()).flatten())
-    })
-}
 
 /// From one master to three, without a stop; then the first goes.
 #[test]
 fn a_cluster_grows_by_joining() -> Result<()> {
     let mut masters = Masters::start(1, &[])?;
-    set_weight(&masters, "first")?;
+    masters.set_weight("first")?;
     let first = masters.masters[0].raft_address.clone();
     for count in 1..3 {
         let joined = masters.join(&first)?;
-        let id = wait_for_voter(&masters, joined)?;
+        let id = masters.wait_for_voter(joined)?;
         ensure!(id == count + 1, "{id}");
     }
     masters.kill(0)?;
     ensure!(masters.leader()? != 0);
-    ensure!(roles(&masters)? == ["first"]);
-    set_weight(&masters, "second")?;
+    ensure!(masters.roles()? == ["first"]);
+    masters.set_weight("second")?;
     masters.run(0)?;
-    wait_for_voter(&masters, 0)?;
+    masters.wait_for_voter(0)?;
     Ok(())
 }
 
@@ -145,7 +107,7 @@ fn commands_that_cannot_be_are_refused() -> Result<()> {
             .unwrap_or_default()
     };
     wait_for("the dead one to be noticed", http::PATIENCE, || {
-        let entry = entry(&masters, others[0])?.context("entry")?;
+        let entry = masters.entry(others[0])?.context("entry")?;
         Ok((entry["connected"] == false).then_some(()))
     })?;
     let refused = |arguments: &[&str], reason: &str| -> Result<()> {
@@ -168,12 +130,12 @@ fn commands_that_cannot_be_are_refused() -> Result<()> {
 #[test]
 fn a_lost_disk_is_replaced() -> Result<()> {
     let mut masters = Masters::start(3, &[])?;
-    set_weight(&masters, "kept")?;
+    masters.set_weight("kept")?;
     let leader = masters.leader()?;
     let wiped = (0..3).find(|it| *it != leader).context("a follower")?;
     masters.wipe(wiped)?;
     masters.run(wiped)?;
-    let id = wait_for_voter(&masters, wiped)?;
+    let id = masters.wait_for_voter(wiped)?;
     ensure!(id == 4, "{id}: an id was given twice");
     let list = masters.list()?;
     ensure!(
@@ -185,10 +147,10 @@ fn a_lost_disk_is_replaced() -> Result<()> {
         .find(|it| *it != leader && *it != wiped)
         .context("third")?;
     masters.kill(third)?;
-    set_weight(&masters, "with-the-new-one")?;
+    masters.set_weight("with-the-new-one")?;
     masters.kill(leader)?;
     masters.run(third)?;
-    ensure!(roles(&masters)? == ["kept", "with-the-new-one"]);
+    ensure!(masters.roles()? == ["kept", "with-the-new-one"]);
     Ok(())
 }
 
@@ -197,11 +159,11 @@ fn a_lost_disk_is_replaced() -> Result<()> {
 fn all_masters_are_replaced_one_by_one() -> Result<()> {
     let mut masters = Masters::start(3, &[])?;
     for old in 0..3 {
-        set_weight(&masters, &format!("before-{old}"))?;
+        masters.set_weight(&format!("before-{old}"))?;
         let leader = masters.leader()?;
         let through = masters.masters[leader].raft_address.clone();
         let new = masters.join(&through)?;
-        wait_for_voter(&masters, new)?;
+        masters.wait_for_voter(new)?;
         let address = masters.masters[old].raft_address.clone();
         let alive: Vec<String> = masters
             .masters
@@ -212,7 +174,7 @@ fn all_masters_are_replaced_one_by_one() -> Result<()> {
         command(&alive.join(","), &["remove", &address])?;
         masters.kill(old)?;
     }
-    ensure!(roles(&masters)? == ["before-0", "before-1", "before-2"]);
+    ensure!(masters.roles()? == ["before-0", "before-1", "before-2"]);
     let list = masters.list()?;
     let ids: Vec<u64> = list["masters"]
         .as_array()
@@ -229,11 +191,11 @@ fn all_masters_are_replaced_one_by_one() -> Result<()> {
 #[test]
 fn a_backup_makes_a_new_incarnation() -> Result<()> {
     let mut masters = Masters::start(3, &[])?;
-    set_weight(&masters, "saved")?;
+    masters.set_weight("saved")?;
     let file = masters.folder().join("backup").display().to_string();
     let told = command(&masters.addresses(), &["backup", "--output", &file])?;
     ensure!(told.contains("bytes are in"), "{told}");
-    set_weight(&masters, "after")?;
+    masters.set_weight("after")?;
     let old = masters.list()?;
     for index in 0..3 {
         masters.kill(index)?;
@@ -258,10 +220,10 @@ fn a_backup_makes_a_new_incarnation() -> Result<()> {
     let again = again.err().context("restored twice")?.to_string();
     ensure!(again.contains("has state already"), "{again}");
     restored.run(0)?;
-    ensure!(roles(&restored)? == ["saved"]);
+    ensure!(restored.roles()? == ["saved"]);
     let first = restored.masters[0].raft_address.clone();
     let new = restored.join(&first)?;
-    wait_for_voter(&restored, new)?;
+    restored.wait_for_voter(new)?;
     let list = restored.list()?;
     ensure!(list["cluster_id"] == old["cluster_id"], "{list}");
     ensure!(
@@ -276,7 +238,7 @@ fn a_backup_makes_a_new_incarnation() -> Result<()> {
 #[test]
 fn a_lost_quorum_is_recovered() -> Result<()> {
     let mut masters = Masters::start(3, &[])?;
-    set_weight(&masters, "kept")?;
+    masters.set_weight("kept")?;
     let leader = masters.leader()?;
     let survivor = (0..3).find(|it| *it != leader).context("a follower")?;
     let last = (0..3)
@@ -304,14 +266,14 @@ fn a_lost_quorum_is_recovered() -> Result<()> {
     )?;
     masters.run(survivor)?;
     ensure!(masters.leader()? == survivor);
-    ensure!(roles(&masters)? == ["kept"]);
+    ensure!(masters.roles()? == ["kept"]);
     // The former leader does not know that it was given up.
     masters.run(leader)?;
     wait_for("the old incarnation to be refused", http::PATIENCE, || {
         let output = masters.process(leader)?.output();
         Ok(output.contains("incarnation").then_some(()))
     })?;
-    set_weight(&masters, "after")?;
+    masters.set_weight("after")?;
     masters.wipe(last)?;
     let through = masters.masters[survivor].raft_address.clone();
     masters.set_flags(last, |flags| {
@@ -319,7 +281,7 @@ fn a_lost_quorum_is_recovered() -> Result<()> {
         flags.push(format!("--join={through}"));
     });
     masters.run(last)?;
-    wait_for_voter(&masters, last)?;
+    masters.wait_for_voter(last)?;
     Ok(())
 }
 
@@ -403,7 +365,7 @@ fn a_master_that_lags_too_far_gets_all_rows() -> Result<()> {
     // The log is cut by 64 KiB.
     let long = "x".repeat(900);
     for round in 0..120 {
-        set_weight(&masters, &format!("{long}-{round}"))?;
+        masters.set_weight(&format!("{long}-{round}"))?;
     }
     wait_for("the log to be cut", http::PATIENCE, || {
         let cut = masters.list()?["cut"].as_u64();
@@ -419,36 +381,13 @@ fn a_master_that_lags_too_far_gets_all_rows() -> Result<()> {
         .find(|it| *it != leader && *it != away)
         .context("third")?;
     masters.kill(third)?;
-    set_weight(&masters, "with-rows")?;
+    masters.set_weight("with-rows")?;
     masters.restart(away)?;
-    set_weight(&masters, "again")?;
+    masters.set_weight("again")?;
     masters.kill(leader)?;
     masters.run(third)?;
-    ensure!(roles(&masters)?.len() == 122);
+    ensure!(masters.roles()?.len() == 122);
     Ok(())
-}
-
-/// The newest file in a folder with this ending.
-fn newest(folder: &std::path::Path, ending: &str) -> Result<std::path::PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let fits = path.extension().is_some_and(|it| it == ending);
-        if fits && std::fs::metadata(&path)?.len() > 0 {
-            found.push(path);
-        }
-    }
-    found.into_iter().max().context("a file")
-}
-
-/// Turns bytes around in the middle of a file, where no crash writes.
-fn damage(path: &std::path::Path) -> Result<()> {
-    let mut bytes = std::fs::read(path)?;
-    let middle = bytes.len() / 2;
-    for byte in &mut bytes[middle..middle + 4] {
-        *byte = !*byte;
-    }
-    Ok(std::fs::write(path, bytes)?)
 }
 
 /// Damaged rows are fetched anew, since the log has forgotten nothing; a damaged log is told, and
@@ -465,7 +404,7 @@ fn damaged_disks_are_told_and_refilled() -> Result<()> {
     let mut round = 0;
     // Several flushes, of one a second.
     wait_for("rows to be written", http::PATIENCE, || {
-        set_weight(&masters, &format!("role-{}", round % 20))?;
+        masters.set_weight(&format!("role-{}", round % 20))?;
         round += 1;
         let size = std::fs::metadata(newest(&store.join("rows"), "log")?)?.len();
         Ok((size > 1500 && round > 20).then_some(()))
@@ -480,10 +419,10 @@ fn damaged_disks_are_told_and_refilled() -> Result<()> {
             .then_some(()))
     })?;
     masters.kill(third)?;
-    set_weight(&masters, "with-the-repaired")?;
+    masters.set_weight("with-the-repaired")?;
     masters.kill(leader)?;
     masters.run(third)?;
-    ensure!(roles(&masters)?.len() == 21);
+    ensure!(masters.roles()?.len() == 21);
     masters.run(leader)?;
     masters.leader()?;
 
@@ -507,7 +446,7 @@ fn damaged_disks_are_told_and_refilled() -> Result<()> {
     // As it says: without its folder, the same flags make it a new member.
     std::fs::rename(&store, store.with_extension("damaged"))?;
     masters.run(victim)?;
-    wait_for_voter(&masters, victim)?;
+    masters.wait_for_voter(victim)?;
     Ok(())
 }
 
@@ -558,7 +497,7 @@ fn a_full_disk_ends_its_master_alone() -> Result<()> {
     let mut round = 0;
     wait_for("the disk to be full", http::PATIENCE, || {
         round += 1;
-        set_weight(&masters, &format!("{}-{long}", round % 20))?;
+        masters.set_weight(&format!("{}-{long}", round % 20))?;
         let process = masters.masters[2].process.as_mut().context("process")?;
         Ok(process.ended()?.map(drop))
     })?;
@@ -567,11 +506,11 @@ fn a_full_disk_ends_its_master_alone() -> Result<()> {
     // Which of the two comes last is a matter of luck: see `Room` in `replication`.
     let told = ["No space left on device", "the disk is nearly full"];
     ensure!(told.iter().any(|it| output.contains(it)), "{output}");
-    set_weight(&masters, "without-it")?;
+    masters.set_weight("without-it")?;
     disk.run("mount", &["-o", "remount,size=256M"])?;
     masters.run(2)?;
     wait_for("it to follow", http::PATIENCE, || {
-        let entry = entry(&masters, 2)?.context("entry")?;
+        let entry = masters.entry(2)?.context("entry")?;
         Ok((entry["connected"] == true && entry["entries_behind"] == 0).then_some(()))
     })?;
     masters.kill(2)?;
@@ -589,7 +528,7 @@ fn leadership_is_handed_over_under_load() -> Result<()> {
             let mut written = Vec::new();
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 let role = format!("role-{}", written.len());
-                if set_weight(&masters, &role).is_err() {
+                if masters.set_weight(&role).is_err() {
                     break;
                 }
                 written.push(role);
@@ -607,7 +546,7 @@ fn leadership_is_handed_over_under_load() -> Result<()> {
         handed.map(|()| written)
     })?;
     ensure!(written.len() > 6, "{written:?}");
-    let found = roles(&masters)?;
+    let found = masters.roles()?;
     for role in &written {
         ensure!(found.contains(role), "{role} was acknowledged and is gone");
     }

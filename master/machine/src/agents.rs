@@ -259,6 +259,11 @@ impl Agents {
     }
 
     /// An agent that did not come back in time.
+    /// Agents that may still come back.
+    pub(crate) fn away(&self) -> impl Iterator<Item = &AgentId> {
+        self.reregistrations.keys()
+    }
+
     pub(crate) fn pop_overdue(&mut self, now: Instant) -> Option<AgentId> {
         self.reregistrations.pop_due(now)
     }

@@ -116,6 +116,11 @@ impl Frameworks {
         self.failovers.set(framework_id.clone(), at);
     }
 
+    /// Frameworks that may still come back.
+    pub(crate) fn away(&self) -> impl Iterator<Item = &FrameworkId> {
+        self.failovers.keys()
+    }
+
     /// A framework whose failover time-out is over.
     pub(crate) fn pop_failover(&mut self, now: Instant) -> Option<FrameworkId> {
         self.failovers.pop_due(now)

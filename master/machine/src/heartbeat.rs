@@ -23,5 +23,6 @@ impl Machine {
         }
         self.run_allocation();
         self.collect_garbage();
+        self.stamp_time();
     }
 }

@@ -30,6 +30,7 @@ mod agents;
 mod allocation;
 mod attach;
 mod calls;
+mod clock;
 pub mod config;
 pub mod counters;
 mod drain;

@@ -18,6 +18,7 @@ use tepui_state::ClusterState;
 
 use crate::agents::{Address, Agents, Capabilities, Link};
 use crate::allocation::{Allocation, Lately};
+use crate::clock;
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::frameworks::Frameworks;
@@ -51,6 +52,8 @@ pub struct Machine {
     pub(crate) allocation: Allocation,
     /// When agents that are away are next looked through.
     pub(crate) gc_at: Instant,
+    /// When it is next looked whether time alone is to be logged.
+    pub(crate) stamp_at: Instant,
     pub(crate) counters: Counters,
     /// Of the step that is running.
     pub(crate) now: Instant,
@@ -81,6 +84,7 @@ impl Machine {
         let cluster_time_at_birth = state.cluster_time();
         let mut machine = Machine {
             gc_at: now + gc::INTERVAL,
+            stamp_at: now + clock::INTERVAL,
             allocation: Allocation::new(now, config.allocator.allocation_interval),
             state,
             ids: Ids::new(master_id, seed),
@@ -162,6 +166,7 @@ impl Machine {
             self.allocation.next_deadline(),
             self.allocator.next_deadline(),
             Some(self.gc_at),
+            self.next_stamp(),
         ]
         .into_iter()
         .flatten()
@@ -386,7 +391,7 @@ impl Machine {
     }
 
     /// A moment of cluster time on this leader's clock; never before the birth.
-    fn instant_of(&self, at: ClusterTime) -> Instant {
+    pub(crate) fn instant_of(&self, at: ClusterTime) -> Instant {
         self.born_at + at.saturating_since(self.cluster_time_at_birth)
     }
 

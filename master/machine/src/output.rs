@@ -21,12 +21,14 @@ pub struct Output {
     /// Changes that readers see and that are not in the log, in order. To be shown
     /// no earlier than the entry that holds `log`.
     pub view: Vec<ViewChange>,
+    /// An entry is due even if nothing is in `log`, for the sake of its stamp.
+    pub stamp: bool,
 }
 
 impl Output {
     /// True when nothing is in it.
     pub fn is_empty(&self) -> bool {
-        self.log.is_empty() && self.send.is_empty() && self.view.is_empty()
+        self.log.is_empty() && self.send.is_empty() && self.view.is_empty() && !self.stamp
     }
 }
 

@@ -67,6 +67,11 @@ impl<K: Ord + Clone> Timers<K> {
         self.by_key.get(key).copied()
     }
 
+    /// Every key that has one, in order.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.by_key.keys()
+    }
+
     /// Number of keys that have one.
     pub(crate) fn len(&self) -> usize {
         self.by_key.len()

@@ -92,7 +92,7 @@ fn perform(world: &mut World, text: &str) -> String {
             }
             String::new()
         }
-        // `quiet`: without heartbeats and pings.
+        // `quiet`: without heartbeats, pings and entries for the sake of their stamp.
         "tick" => {
             let quiet = words.maybe(2) == Some("quiet");
             let start = world.now;
@@ -103,7 +103,10 @@ fn perform(world: &mut World, text: &str) -> String {
                 let lines: Vec<&str> = trace
                     .lines()
                     .filter(|line| {
-                        !quiet || !(line.ends_with(": HEARTBEAT") || line.contains(": Ping "))
+                        let is_noise = line.ends_with(": HEARTBEAT")
+                            || line.contains(": Ping ")
+                            || *line == "log nothing";
+                        !quiet || !is_noise
                     })
                     .collect();
                 if !lines.is_empty() {

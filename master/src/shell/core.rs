@@ -251,6 +251,7 @@ struct Drain {
     bytes: usize,
     send: Vec<Outgoing>,
     changes: Vec<ViewChange>,
+    stamp: bool,
     steps: usize,
 }
 
@@ -260,6 +261,7 @@ impl Drain {
         self.operations.extend(output.log);
         self.send.extend(output.send);
         self.changes.extend(output.view);
+        self.stamp |= output.stamp;
         self.steps += 1;
     }
 
@@ -663,7 +665,7 @@ impl<R: Replica> Core<R> {
     /// Proposes the drain's operations as one entry and queues what depends on them.
     fn flush(&self, leadership: &mut Leadership, drain: Drain) {
         let now = self.clock.now();
-        if drain.operations.is_empty() {
+        if drain.operations.is_empty() && !drain.stamp {
             if !drain.changes.is_empty() {
                 self.show(leadership, None, drain.changes);
             }

@@ -16,8 +16,8 @@ use crate::{
         leadership::Leadership,
         peers::Peers,
         raft::RaftHandle,
-        reads,
         sessions::Sessions,
+        stale::{Past, Stale},
         view_thread::ViewHandle,
     },
     view::View,
@@ -25,8 +25,8 @@ use crate::{
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicUsize},
-    time::{Duration, Instant},
+    sync::{Arc, OnceLock, atomic::AtomicUsize},
+    time::Duration,
 };
 use tepui_master_machine::{
     input::{Input, OperatorInput, OperatorRequest, RequestId, SchedulerCall, StreamRef},
@@ -48,8 +48,6 @@ pub(crate) const MASTERS: &str = "tepui-masters";
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Asks for what this master has when it does not lead; also in the answer.
 const STALE: &str = "tepui-stale";
-/// Stale reads within this time share one view.
-const STALE_FOR: Duration = Duration::from_secs(1);
 
 /// Parts of the master that its handlers share.
 #[derive(Debug)]
@@ -65,8 +63,8 @@ pub(crate) struct App {
     pub(crate) replica: OnceLock<RaftHandle>,
     /// The other masters.
     pub(crate) peers: Arc<Peers>,
-    /// What stale reads were answered from last.
-    pub(crate) stale: Mutex<Option<(Instant, Arc<View>)>>,
+    /// What stale reads are answered from.
+    pub(crate) stale: Stale<View>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) files: Files,
     pub(crate) stop: Stop,
@@ -249,24 +247,20 @@ impl App {
     /// What a read at this master sees, whoever leads, when the client asks for that with
     /// `stale=true` in the query or a header `tepui-stale: true`: committed a moment ago, and
     /// without what is volatile (offers, connections).
-    pub(crate) async fn stale(&self, uri: &Uri, headers: &HeaderMap) -> Option<Arc<View>> {
+    pub(crate) async fn stale(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Option<(Arc<Past<View>>, Arc<View>)> {
         let wanted = headers.get(STALE).is_some_and(|it| it == "true")
             || routing::parameter(uri.query(), "stale").is_some_and(|it| it == "true");
         if !wanted || self.shared.is_leading() {
             return None;
         }
-        let fresh = |cached: &Option<(Instant, Arc<View>)>| {
-            let (made, view) = cached.as_ref()?;
-            (made.elapsed() < STALE_FOR).then(|| view.clone())
-        };
-        if let Some(view) = fresh(&self.stale.lock().unwrap_or_else(PoisonError::into_inner)) {
-            return Some(view);
-        }
         let replica = self.replica.get()?.clone();
-        let view = reads::disk(move || Arc::new(View::stale(*replica.committed()))).await;
-        let mut cached = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
-        *cached = Some((Instant::now(), view.clone()));
-        Some(view)
+        let past = self.stale.newest();
+        let view = past.view(move || View::stale(*replica.committed())).await;
+        Some((past, view))
     }
 
     /// A snapshot for a read.

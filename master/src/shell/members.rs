@@ -403,7 +403,7 @@ fn backup(app: &App) -> Result<Response, Failure> {
         return Err(unavailable("this master has no store yet"));
     };
     let parts = fetch::parts(&membership.handle, 0).map_err(unavailable)?;
-    let frames = fetch::frames(parts, None).map(|frame| {
+    let frames = fetch::frames(parts, None::<fetch::Report<fn(bool)>>, false).map(|frame| {
         // An error cuts the answer off, and what was read lacks its end.
         let frame = frame.map_err(|status| std::io::Error::other(status.message().to_owned()))?;
         let mut bytes = BytesMut::with_capacity(frame.encoded_len() + 10);

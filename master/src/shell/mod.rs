@@ -20,6 +20,7 @@ pub(crate) mod peers;
 pub(crate) mod raft;
 pub(crate) mod reads;
 pub(crate) mod sessions;
+pub(crate) mod stale;
 pub(crate) mod survivors;
 pub(crate) mod view_thread;
 pub(crate) mod writes;

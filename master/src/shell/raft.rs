@@ -219,7 +219,7 @@ pub(crate) fn start(
     options.keep_log_bytes = settings.raft_log_keep();
     options.heartbeat_ticks = options.election_ticks / 5;
     let store = Store::open(&options)?;
-    let state = fetch::load(store.rows())?;
+    let state = fetch::load(store.rows()).map_err(|it| it.of_store(&peers.store))?;
     let identity = store.identity().clone();
     tracing::info!(
         cluster_id = identity.cluster_id,

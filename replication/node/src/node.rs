@@ -536,9 +536,11 @@ impl<D: Disk> Node<D> {
         self.step_message(message)
     }
 
-    /// A ticket of a peer has arrived, and so have the rows that it promised, at least as new:
-    /// the log is to begin behind them. When nothing comes of it, [`Ready::restore`] stays away
-    /// and the rows are not needed.
+    /// A ticket of a peer has arrived, and so have rows of committed state: the log is to begin
+    /// behind them. Those that are older than what the ticket promised, as rows of an earlier
+    /// leader may be, are as good as far as they go: the leader hears how far that is, and goes on
+    /// from there once it is told that the transfer is over ([`Node::report_rows`]). When nothing
+    /// comes of it, [`Ready::restore`] stays away and the rows are not needed.
     ///
     /// # Errors
     /// It was dropped; see [`StepError`].
@@ -549,9 +551,8 @@ impl<D: Disk> Node<D> {
         if to != id {
             return Err(StepError::NotForMe { to, id });
         }
-        let promised = message.get_snapshot().get_metadata().index;
-        if message.msg_type != MessageType::MsgSnapshot || origin.index < promised {
-            let text = format!("rows as of entry {} do not keep a ticket", origin.index);
+        if message.msg_type != MessageType::MsgSnapshot {
+            let text = "rows came with a message that is no ticket".to_owned();
             return Err(StepError::Malformed(text));
         }
         let snapshot = codec::snapshot(origin.index, origin.term, &origin.members);

@@ -75,6 +75,7 @@ pub struct Thread {
 struct Drain {
     operations: Vec<log::Operation>,
     send: Vec<Outgoing>,
+    stamp: bool,
     steps: usize,
 }
 
@@ -82,6 +83,7 @@ impl Drain {
     fn add(&mut self, output: Output) {
         self.operations.extend(output.log);
         self.send.extend(output.send);
+        self.stamp |= output.stamp;
         self.steps += 1;
     }
 }
@@ -431,7 +433,7 @@ impl Process {
                 note!(core, body.host(), "decides {}", text.join("; "));
             }
         }
-        if !drain.operations.is_empty() {
+        if !drain.operations.is_empty() || drain.stamp {
             leadership.sequence += 1;
             let now = body.clock.now(core.now);
             let stamp = leadership.machine.cluster_time(now);

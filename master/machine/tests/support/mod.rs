@@ -245,19 +245,22 @@ impl World {
         output.send.iter().filter_map(pinged).map(answer).collect()
     }
 
-    /// One entry for each step: the replica must be what the machine's state is.
+    /// One entry for each step that decided something, as shells make them: the replica must be
+    /// what the machine's state is.
     fn replicate(&mut self, output: &Output) {
         let now = self.now;
         let machine = self.machine.as_mut().expect("born");
-        let stamp = machine.cluster_time(now);
-        machine.advance(stamp);
-        let entry = log::Entry {
-            decided_term: self.term,
-            cluster_time_ns: stamp.as_nanos(),
-            operations: output.log.clone(),
-            state_hash: None,
-        };
-        self.replica.apply_entry(&entry).expect("known operations");
+        if !output.log.is_empty() || output.stamp {
+            let stamp = machine.cluster_time(now);
+            machine.advance(stamp);
+            let entry = log::Entry {
+                decided_term: self.term,
+                cluster_time_ns: stamp.as_nanos(),
+                operations: output.log.clone(),
+                state_hash: None,
+            };
+            self.replica.apply_entry(&entry).expect("known operations");
+        }
         assert_eq!(
             machine.state_hash(),
             self.replica.hash(),

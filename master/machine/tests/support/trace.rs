@@ -20,6 +20,9 @@ pub fn output(world: &World, output: &Output) -> String {
             let _ = writeln!(text, "log {}", fact(kind));
         }
     }
+    if output.log.is_empty() && output.stamp {
+        text.push_str("log nothing\n");
+    }
     for outgoing in &output.send {
         let to = match outgoing.to {
             Destination::Scheduler(connection) | Destination::Agent(connection) => {

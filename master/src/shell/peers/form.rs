@@ -296,7 +296,7 @@ async fn take_part(peers: &Arc<Peers>, leader: &str, admission: Admission) -> Re
         member: Some(own),
     };
     let nursery = Store::nursery(&peers.store);
-    let rows = fetch::copy(
+    let transfer = fetch::copy(
         &peers.security,
         leader,
         ends,
@@ -305,6 +305,7 @@ async fn take_part(peers: &Arc<Peers>, leader: &str, admission: Admission) -> Re
         identity.clone(),
     )
     .await?;
+    let rows = transfer.rows;
     let members = rows.origin.members.clone();
     ensure!(
         members.ids().contains(&identity.node_id),
@@ -362,7 +363,7 @@ pub(crate) async fn fetch_again(peers: &Arc<Peers>, salvage: &Salvage) -> Result
                 identity.clone(),
             );
             match rows.await {
-                Ok(rows) => {
+                Ok(fetch::Transfer { rows, .. }) => {
                     tracing::info!(
                         from = member.raft_address,
                         index = rows.origin.index,

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tepui_replication::{Handle, MemberChange, NodeId, Role, Status};
+use tepui_replication::{Handle, MemberChange, NodeId, Proposed, Role, Status};
 use tepui_server::proto::tepui::raft::v1::{Admission, Member};
 use tokio::sync::oneshot;
 
@@ -103,7 +103,52 @@ fn due(peers: &Peers, own: NodeId, status: &Status) -> Option<Change> {
     Some((vec![MemberChange::AddVoter(ready.id)], BTreeMap::new()))
 }
 
-/// Changes the members and waits until that is done; the index of the entry.
+/// What became of a change of the members.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Not known yet.
+    Open,
+    /// The members are as asked, as of this entry, which is committed.
+    Done(u64),
+    /// The entry is committed and changed nothing: another change was under way.
+    Void,
+    /// Another master leads, or nobody: its entry may have taken the place of ours.
+    Unknown,
+}
+
+/// What the members say about a change that stands where `proposed` says.
+fn verdict(
+    proposed: Proposed,
+    changes: &[MemberChange],
+    notes: &BTreeMap<NodeId, bytes::Bytes>,
+    status: &Status,
+) -> Verdict {
+    let members = &status.members;
+    let is_joint = !members.voters_outgoing.is_empty();
+    let changed = changes.iter().all(|change| match change {
+        MemberChange::AddVoter(id) => members.voters.contains(id),
+        // Who has caught up may have a vote by now.
+        MemberChange::AddLearner(id) => members.ids().contains(id),
+        MemberChange::Remove(id) => !members.ids().contains(id),
+    });
+    let noted = notes
+        .iter()
+        .all(|(id, note)| members.notes.get(id) == Some(note));
+    if changed && noted && !is_joint {
+        // Whoever did it.
+        return Verdict::Done(status.applied);
+    }
+    // An entry stays where its leader put it as long as that leads.
+    let term = proposed.term;
+    match status.role == (Role::Leader { term }) {
+        false => Verdict::Unknown,
+        true if status.applied >= proposed.index && !is_joint => Verdict::Void,
+        true => Verdict::Open,
+    }
+}
+
+/// Changes the members and waits until that is seen; an index as of which it is. Doing it again is
+/// harmless, and done when the change met another one.
 ///
 /// # Errors
 /// Why it is not done, or not known to be.
@@ -115,39 +160,60 @@ pub(crate) async fn change(
     let membership = peers.membership.get().ok_or("this master has no store")?;
     let handle = &membership.handle;
     let began = Instant::now();
-    let index = loop {
+    loop {
+        let proposed = propose(handle, &changes, &notes, began).await?;
+        loop {
+            let status = status(handle).await.ok_or("the replica has stopped")?;
+            match verdict(proposed, &changes, &notes, &status) {
+                Verdict::Done(index) => return Ok(index),
+                Verdict::Void => break,
+                Verdict::Unknown => {
+                    return Err(
+                        "this master stopped leading before the change was known to be \
+                                done: it is not known whether it took place, ask `tepui master \
+                                list`"
+                            .to_owned(),
+                    );
+                }
+                Verdict::Open => {}
+            }
+            if began.elapsed() > CHANGE_PATIENCE {
+                return Err(
+                    "the change is proposed but not committed yet, and may still be: too few \
+                     masters answer; ask `tepui master list`"
+                        .to_owned(),
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if began.elapsed() > CHANGE_PATIENCE {
+            return Err("other changes of the masters came first; try again".to_owned());
+        }
+    }
+}
+
+/// Waits until no other change is under way.
+async fn propose(
+    handle: &Handle,
+    changes: &[MemberChange],
+    notes: &BTreeMap<NodeId, bytes::Bytes>,
+    began: Instant,
+) -> Result<Proposed, String> {
+    loop {
         let (sender, proposed) = oneshot::channel();
-        let (changes, notes) = (changes.clone(), notes.clone());
-        let taken = handle.change_members(changes, notes, move |it| drop(sender.send(it)));
+        let answer = move |it| drop(sender.send(it));
+        let taken = handle.change_members(changes.to_vec(), notes.clone(), answer);
         let answer = match taken {
             Ok(()) => proposed.await.map_err(|_| "the replica has stopped")?,
             Err(error) => Err(error.to_string()),
         };
         match answer {
-            Ok(index) => break index,
+            Ok(proposed) => return Ok(proposed),
             // Another one is under way, or this master does not lead: the text says which.
             Err(text) if began.elapsed() > CHANGE_PATIENCE => return Err(text),
             Err(text) if handle.leading_term().is_none() => return Err(text),
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
-    };
-    loop {
-        let status = status(handle).await.ok_or("the replica has stopped")?;
-        let joint = !status.members.voters_outgoing.is_empty();
-        if status.applied >= index && !joint {
-            return Ok(index);
-        }
-        if !matches!(status.role, Role::Leader { .. }) {
-            return Err(
-                "this master stopped leading before the change was known to be done".into(),
-            );
-        }
-        if began.elapsed() > CHANGE_PATIENCE {
-            return Err(
-                "the change is proposed but not committed yet: too few masters answer".into(),
-            );
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -217,4 +283,76 @@ pub(crate) async fn admit(peers: &Arc<Peers>, candidate: Member) -> Result<Admis
     let notes = [(id, encode_note(&candidate))].into();
     let index = change(peers, changes, notes).await?;
     Ok(admission(id, index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tepui_replication::Members;
+
+    fn status(role: Role, applied: u64, members: Members) -> Status {
+        Status {
+            role,
+            term: 2,
+            applied,
+            last_index: applied,
+            cut_index: 0,
+            members,
+            peers: Vec::new(),
+            is_transferring: false,
+        }
+    }
+
+    #[test]
+    fn a_change_is_acknowledged_when_it_is_seen() {
+        let proposed = Proposed { index: 9, term: 2 };
+        let leads = Role::Leader { term: 2 };
+        let remove = [MemberChange::Remove(3)];
+        let all = Members::voters([1, 2, 3]);
+        let seen = |role, applied, members: &Members| {
+            let status = status(role, applied, members.clone());
+            verdict(proposed, &remove, &BTreeMap::new(), &status)
+        };
+        assert_eq!(seen(leads, 8, &all), Verdict::Open);
+        assert_eq!(seen(leads, 9, &Members::voters([1, 2])), Verdict::Done(9));
+        // What met another change is void.
+        assert_eq!(seen(leads, 9, &all), Verdict::Void);
+        // Another leader's entry has the index, and perhaps this master leads again.
+        let follows = Role::Follower {
+            term: 3,
+            leader: Some(2),
+        };
+        for role in [follows, Role::Leader { term: 4 }] {
+            assert_eq!(seen(role, 12, &all), Verdict::Unknown);
+            assert_eq!(seen(role, 12, &Members::voters([1, 2])), Verdict::Done(12));
+        }
+        let mut joint = Members::voters([1, 2]);
+        joint.voters_outgoing = [1, 2, 3].into();
+        assert_eq!(seen(leads, 9, &joint), Verdict::Open);
+    }
+
+    #[test]
+    fn an_id_that_another_leader_gave_to_somebody_else_is_not_taken() {
+        let proposed = Proposed { index: 9, term: 2 };
+        let admit = [MemberChange::AddLearner(4)];
+        let note = |store: &str| {
+            let member = Member {
+                store_id: store.to_owned(),
+                ..Member::default()
+            };
+            BTreeMap::from([(4, encode_note(&member))])
+        };
+        let mut members = Members::voters([1, 2, 3]);
+        members.learners = [4].into();
+        members.notes = note("theirs");
+        let follows = Role::Follower {
+            term: 3,
+            leader: Some(2),
+        };
+        let now = status(follows, 12, members.clone());
+        let ours = verdict(proposed, &admit, &note("ours"), &now);
+        assert_eq!(ours, Verdict::Unknown);
+        let theirs = verdict(proposed, &admit, &note("theirs"), &now);
+        assert_eq!(theirs, Verdict::Done(12));
+    }
 }

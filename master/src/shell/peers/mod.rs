@@ -32,7 +32,7 @@ use queue::{Queue, Queues};
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 use tepui_replication::{Handle, Identity, Members, NodeId, go_first};
@@ -86,8 +86,8 @@ pub(crate) struct Peers {
     pub(crate) tickets: Mutex<BTreeMap<NodeId, Instant>>,
     /// What members said of themselves, when they linked.
     pub(crate) heard: Mutex<BTreeMap<NodeId, Member>>,
-    /// Rows of another master are on their way.
-    pub(crate) is_fetching: AtomicBool,
+    /// Tickets that were received.
+    pub(crate) desk: Mutex<fetch::Desk>,
     /// One admission at a time: ids are drawn from the members as they are.
     pub(crate) admitting: tokio::sync::Mutex<()>,
     /// Links that members hold to this master.
@@ -161,7 +161,7 @@ impl Peers {
             leader: watch::Sender::default(),
             tickets: Mutex::default(),
             heard: Mutex::default(),
-            is_fetching: AtomicBool::new(false),
+            desk: Mutex::default(),
             admitting: tokio::sync::Mutex::default(),
             linked: Mutex::default(),
             offers,

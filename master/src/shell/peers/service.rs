@@ -228,16 +228,26 @@ impl Peer for Service {
         &self,
         request: Request<RowsRequest>,
     ) -> Result<Response<Self::RowsStream>, Status> {
-        let RowsRequest { ends, min_index } = request.into_inner();
+        let RowsRequest {
+            ends,
+            min_index,
+            ends_stream,
+            declined,
+        } = request.into_inner();
         let ends = ends.ok_or_else(|| Status::invalid_argument("ends: expected who asks"))?;
         let from = check(&self.0, &ends)?;
         let Some(membership) = self.0.membership.get() else {
             return Err(Status::failed_precondition("this master has no store yet"));
         };
         lock(&self.0.tickets).remove(&from);
+        if declined {
+            self.0.report_rows(from, false).await;
+            return Ok(Response::new(Box::pin(stream::empty())));
+        }
         let parts = fetch::parts(&membership.handle, min_index).map_err(Status::unavailable)?;
-        let report = fetch::Report::new(self.0.clone(), from);
-        Ok(Response::new(Box::pin(fetch::frames(parts, Some(report)))))
+        let report = fetch::report(self.0.clone(), from);
+        let frames = fetch::frames(parts, Some(report), ends_stream);
+        Ok(Response::new(Box::pin(frames)))
     }
 }
 
