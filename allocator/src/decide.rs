@@ -90,12 +90,8 @@ pub(crate) struct Lot {
 impl Lot {
     /// A visit begins.
     pub(crate) fn begin(&mut self, agent: &Agent, round: u64) {
-        self.shared_withheld = agent.shared_given == round;
-        self.shared_given = false;
-        self.touched = false;
-        self.is_plain = agent.is_plain;
-        self.refusals.clear();
-        self.set_list(agent.available.clone());
+        let shared_withheld = agent.shared_given == round;
+        self.begin_with(agent.available.clone(), agent.is_plain, shared_withheld);
         if self.is_plain && !self.list.is_empty() {
             self.views.push(View {
                 sees: Sees::EVERYTHING,
@@ -105,6 +101,21 @@ impl Lot {
                 amounts: agent.amounts.clone(),
             });
         }
+    }
+
+    /// The same for a list that an agent might have.
+    pub(crate) fn begin_with(
+        &mut self,
+        list: Arc<Resources>,
+        is_plain: bool,
+        shared_withheld: bool,
+    ) {
+        self.shared_withheld = shared_withheld;
+        self.shared_given = false;
+        self.touched = false;
+        self.is_plain = is_plain;
+        self.refusals.clear();
+        self.set_list(list);
     }
 
     /// Keeps memory, but nothing of the agent.
@@ -239,7 +250,7 @@ impl Allocator {
     }
 
     /// Capabilities, GPUs, region and constraints.
-    fn can_use(&self, agent: &Agent, client: u32, report: &mut impl Report) -> bool {
+    pub(crate) fn can_use(&self, agent: &Agent, client: u32, report: &mut impl Report) -> bool {
         let rules = self.rules(client);
         let can = agent.spec.capabilities;
         let missing = if rules.needs_multi_role && !can.is(AgentCan::MultiRole) {

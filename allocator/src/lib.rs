@@ -61,6 +61,7 @@ mod frameworks;
 mod index;
 mod options;
 mod quota;
+mod room;
 mod share;
 mod tree;
 mod waiting;

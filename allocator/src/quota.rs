@@ -369,6 +369,25 @@ impl Quotas {
         limits.min_by_key(|it| it.1)
     }
 
+    /// What the limits around a role leave of a dimension; none when there are none.
+    pub(crate) fn room_below_limits(&self, nearest: Option<u32>, dimension: usize) -> Option<i128> {
+        self.tightest(nearest, dimension).map(|it| it.1)
+    }
+
+    /// For each role with guarantees around one: by dimension, what it consumes beyond them.
+    pub(crate) fn beyond_guarantees(
+        &self,
+        nearest: Option<u32>,
+    ) -> Vec<(Role, Vec<(usize, i128)>)> {
+        let of = |it: &Account| {
+            let beyond =
+                |(at, guaranteed): (usize, i128)| (at, (it.consumed.get(at) - guaranteed).max(0));
+            (it.role.clone(), it.guarantees.iter().map(beyond).collect())
+        };
+        let all = self.chain(nearest);
+        all.filter(|it| !it.guarantees.is_zero()).map(of).collect()
+    }
+
     /// Why the role gets no more of a dimension than its bound, outside the stage of guarantees.
     pub(crate) fn binding(&self, nearest: Option<u32>, dimension: usize) -> Option<Binding> {
         let room = self.room(nearest, dimension, false);

@@ -81,19 +81,15 @@ impl Allocator {
         };
         self.add_unsuited(agent, &mut skip);
         let claimant = self.claimant(agent, now);
-        let it = self.agent(agent);
-        let mut copy = it.clone();
-        copy.is_plain = then
+        let is_plain = then
             .iter()
             .all(|it| it.is_unreserved() && !it.shared && !it.revocable);
-        copy.amounts = self.dimensions.amounts_of_known(&then, |_| true);
-        copy.available = then;
         // As if it were free.
         let free = self.dimensions.amounts(offered, quota::is_free);
         let (holder, version) = (self.quotas.nearest(role.as_str()), self.quotas.version);
         self.quotas.consume(holder, &free, Change::Back);
         self.quotas.free_changed(&Amounts::default(), &free);
-        let mut taker = None;
+        let (mut taker, mut lot) = (None, Lot::default());
         for client in waiting.clients.iter_besides(&skip) {
             if claimant.is_some_and(|it| it != client) {
                 continue;
@@ -102,9 +98,9 @@ impl Allocator {
                 break;
             }
             *budget -= 1;
-            let mut lot = Lot::default();
-            lot.begin(&copy, self.round);
-            let verdict = self.decide(&copy, client, false, &mut lot, &mut NoReport);
+            let it = self.agent(agent);
+            lot.begin_with(then.clone(), is_plain, it.shared_given == self.round);
+            let verdict = self.decide(it, client, false, &mut lot, &mut NoReport);
             if matches!(verdict, Verdict::Takes { .. }) {
                 taker = Some(self.tree.client(client).framework);
                 break;

@@ -56,6 +56,8 @@ enum Command {
     Frameworks(commands::frameworks::Options),
     /// Print what a task wrote
     Logs(commands::logs::Options),
+    /// Say why a framework or a role is offered what it is offered
+    Explain(commands::explain::Options),
     /// Kill a task of any framework
     Kill(commands::kill::Options),
     /// See, add, remove, back up and restore masters
@@ -105,6 +107,7 @@ pub fn main() -> ExitCode {
             Command::Agents(options) => commands::agents::run(&context, options).await,
             Command::Frameworks(options) => commands::frameworks::run(&context, options).await,
             Command::Logs(options) => commands::logs::run(&context, options).await,
+            Command::Explain(options) => commands::explain::run(&context, options).await,
             Command::Kill(options) => commands::kill::run(&context, options).await,
             Command::Master(options) => commands::master::run(&context, options).await,
         }

@@ -10,6 +10,7 @@ use std::{
 };
 use tepui_master_machine::{
     Config,
+    config::{Preemption, RolePriority},
     model::{Quantities, Scalar, role, wire},
 };
 use tepui_server::{
@@ -118,6 +119,47 @@ fn ip(flags: &Flags, name: &str) -> Result<Option<IpAddr>> {
 
 fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|it| !it.is_empty())
+}
+
+/// `--preemption`.
+fn preemption(text: &str) -> Result<Preemption> {
+    let value: serde_json::Value =
+        serde_json::from_str(text).context("--preemption: expected JSON")?;
+    let mut preemption = Preemption::default();
+    if let Some(grace) = value.get("grace_seconds") {
+        let seconds = grace.as_f64().unwrap_or(-1.0);
+        preemption.grace = Duration::try_from_secs_f64(seconds)
+            .ok()
+            .filter(|it| *it <= Duration::from_secs(86_400))
+            .context("--preemption: grace_seconds: expected 0 to 86400")?;
+    }
+    let roles = value.get("roles").and_then(serde_json::Value::as_array);
+    for it in roles.context("--preemption: roles: expected a list")? {
+        let role = it.get("role").and_then(serde_json::Value::as_str);
+        let role = role.context("--preemption: roles: role: expected a name")?;
+        role::validate(role).with_context(|| format!("--preemption: role {role:?}"))?;
+        let flag = |name: &str| match it.get(name) {
+            None => Ok(false),
+            Some(value) => value.as_bool().with_context(|| {
+                format!("--preemption: role {role:?}: {name}: expected true or false")
+            }),
+        };
+        let priority = RolePriority {
+            priority: match it.get("priority") {
+                None => 0,
+                Some(value) => value.as_i64().with_context(|| {
+                    format!("--preemption: role {role:?}: priority: expected an integer")
+                })?,
+            },
+            preempts: flag("preempts")?,
+            preemptible: flag("preemptible")?,
+        };
+        ensure!(
+            preemption.roles.insert(role.to_owned(), priority).is_none(),
+            "--preemption: role {role:?} is named twice"
+        );
+    }
+    Ok(preemption)
 }
 
 /// `cpus:0.01|mem:32`: alternatives, each of several amounts separated by `;`.
@@ -309,6 +351,9 @@ impl Settings {
         }
         if let Some(it) = flags.text("min_allocatable_resources") {
             machine.allocator.min_allocatable = minima(it)?;
+        }
+        if let Some(it) = flags.text("preemption") {
+            machine.preemption = preemption(it)?;
         }
         machine.allocator.filter_gpu_resources = flags.bool("filter_gpu_resources");
         if let Some(it) = flags.text("domain") {

@@ -179,6 +179,12 @@ const FLAGS: &[Flag] = &[
         "Age at which an offer is taken back; never without.",
     ),
     Flag::new(
+        "preemption",
+        Text,
+        None,
+        "Roles that preempt and that are preempted, as JSON: {\"grace_seconds\": 30, \"roles\": [{\"role\": \"prod\", \"priority\": 100, \"preempts\": true}, {\"role\": \"batch\", \"priority\": 10, \"preemptible\": true}]}. The same on every master.",
+    ),
+    Flag::new(
         "peer_tls_ca_file",
         Path,
         None,

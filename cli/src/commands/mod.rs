@@ -2,6 +2,7 @@
 
 pub(crate) mod agents;
 pub(crate) mod demo;
+pub(crate) mod explain;
 pub(crate) mod frameworks;
 pub(crate) mod kill;
 pub(crate) mod local;

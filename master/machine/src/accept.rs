@@ -35,6 +35,7 @@ impl Machine {
         refuse: Option<Duration>,
     ) {
         self.counters.add(Counter::MessagesLaunchTasks);
+        self.offer_answered(framework_id);
         let checked = self.check_offers(framework_id, offer_ids);
         let mut offered = Resources::default();
         let mut origin = None;

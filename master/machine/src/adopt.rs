@@ -155,6 +155,7 @@ impl Machine {
             agent_id: offer.agent_id.clone(),
             role: offer.role.clone(),
             resources: offer.resources.clone(),
+            made_at: self.now,
         };
         let expires = offers::expiry(self.now, self.config.offer_timeout);
         self.offers.insert_adopted(number, outstanding, expires);

@@ -289,11 +289,11 @@ impl Machine {
         }
         let batch = self.allocation.next_batch <= self.now;
         let triggered = self.allocation.triggered.is_some_and(|at| at <= self.now);
-        let unfiltered = self
-            .allocator
-            .next_deadline()
-            .is_some_and(|at| at <= self.now);
-        if !batch && !triggered && !unfiltered {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= self.now);
+        let unfiltered = is_due(self.allocator.next_deadline());
+        let watching =
+            is_due(self.hoarding.next_deadline()) || is_due(self.preemption.next_deadline());
+        if !batch && !triggered && !unfiltered && !watching {
             return;
         }
         if batch {
@@ -310,11 +310,16 @@ impl Machine {
         let cycle = self
             .allocator
             .allocate(self.now, self.config.allocation_budget);
-        if cycle.more {
+        let more = cycle.more;
+        if more {
             self.allocation.triggered = Some(self.now);
         }
         self.make_offers(cycle.allotments);
         self.make_inverse_offers();
+        if !more {
+            self.preempt();
+            self.rescind_hoarded();
+        }
     }
 
     fn make_offers(&mut self, allotments: Vec<Allotment>) {
@@ -377,6 +382,7 @@ impl Machine {
             agent_id: agent_id.clone(),
             role: role.clone(),
             resources,
+            made_at: self.now,
         };
         let expires = offers::expiry(self.now, self.config.offer_timeout);
         self.offers.insert(number, outstanding, expires);
@@ -447,6 +453,7 @@ impl Machine {
         refuse: Option<Duration>,
     ) {
         self.counters.add(Counter::MessagesDeclineOffers);
+        self.offer_answered(framework_id);
         for offer_id in offer_ids {
             let Some(number) = self.own_offer(framework_id, offer_id) else {
                 continue;

@@ -5,7 +5,6 @@
 use tepui_model::call::Call;
 use tepui_model::id::{FrameworkId, Principal};
 
-use crate::counters::Counter;
 use crate::input::{SchedulerCall, StreamRef};
 use crate::machine::Machine;
 use crate::output::{Destination, Needs, Status};
@@ -165,8 +164,8 @@ impl Machine {
             } => {
                 self.scheduler_message(framework_id, &agent_id, &executor_id, data);
             }
-            // Ignored by the built-in allocator, as in Mesos.
-            Call::Request { .. } => self.counters.add(Counter::MessagesResourceRequest),
+            // Of use to roles that may preempt; otherwise ignored, as in Mesos.
+            Call::Request { requests } => self.request_resources(framework_id, &requests),
             Call::UpdateFramework(update) => {
                 return match self.update_framework(framework_id, principal, update) {
                     Ok(()) => (Status::Ok, String::new()),

@@ -2,9 +2,10 @@
 //! master is. Names follow the Mesos flags.
 
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tepui_allocator::Options as AllocatorOptions;
+use tepui_model::role::Role;
 use tepui_model::wire;
 
 /// Settings of one machine. Equal on every master of a cluster where they decide
@@ -28,6 +29,8 @@ pub struct Config {
     pub agent_reregister_timeout: Duration,
     /// `--offer_timeout`: age at which an offer is rescinded; `None` = never.
     pub offer_timeout: Option<Duration>,
+    /// `--preemption`: which roles may preempt and be preempted; none by default.
+    pub preemption: Preemption,
     /// `--root_submissions`: frameworks and tasks may run as root; true.
     pub root_submissions: bool,
     /// `--roles`: when set, the only roles that frameworks may subscribe to.
@@ -47,6 +50,49 @@ pub struct Config {
     pub state_quota: u64,
 }
 
+/// Who may take resources from whom by having tasks killed; see `docs/decisions/0008-preemption.md`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preemption {
+    /// By role; a setting holds for the roles below it that have none of their own. Roles
+    /// without one neither preempt nor are preempted.
+    pub roles: BTreeMap<String, RolePriority>,
+    /// How long victims have to end.
+    pub grace: Duration,
+}
+
+/// How important a role is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RolePriority {
+    /// Higher is more important; a role takes from lower ones alone.
+    pub priority: i64,
+    /// What its frameworks REQUEST may be taken from others.
+    pub preempts: bool,
+    /// Its tasks may be killed for more important ones.
+    pub preemptible: bool,
+}
+
+impl Default for Preemption {
+    fn default() -> Preemption {
+        Preemption {
+            roles: BTreeMap::new(),
+            grace: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Preemption {
+    /// The setting of the role or of the nearest role around it.
+    pub fn of(&self, role: &Role) -> Option<&RolePriority> {
+        let mut name = role.as_str();
+        loop {
+            if let Some(it) = self.roles.get(name) {
+                return Some(it);
+            }
+            name = &name[..name.rfind('/')?];
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -58,6 +104,7 @@ impl Default for Config {
             max_agent_ping_timeouts: 5,
             agent_reregister_timeout: Duration::from_secs(600),
             offer_timeout: None,
+            preemption: Preemption::default(),
             root_submissions: true,
             roles: None,
             require_agent_domain: false,

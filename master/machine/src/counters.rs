@@ -80,6 +80,10 @@ counters! {
     OffersMade => "offers_made",
     /// Not of Mesos:
     OffersRescinded => "offers_rescinded",
+    /// Those of them that lay while somebody else could use them. Not of Mesos:
+    OffersRescindedHoarded => "offers_rescinded_hoarded",
+    /// Not of Mesos:
+    TasksPreempted => "tasks_preempted",
 }
 
 /// All counters of one machine.

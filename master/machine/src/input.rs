@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tepui_model::call::{Call, Subscribe};
 use tepui_model::id::{AgentId, FrameworkId, Principal, TaskId};
 use tepui_model::link;
+use tepui_model::role::Role;
 use tepui_model::wire;
 
 /// One connection of the shell (a scheduler's event stream or an agent's link),
@@ -311,6 +312,14 @@ pub enum OperatorRequest {
         agent_id: AgentId,
         /// RESERVE, UNRESERVE, CREATE, DESTROY, GROW_VOLUME or SHRINK_VOLUME.
         operation: Box<wire::offer::Operation>,
+    },
+    /// EXPLAIN: why a framework, a role, or a framework in a role is offered what it is; the
+    /// answer's text is JSON. Changes nothing. Not of Mesos.
+    Explain {
+        /// The framework.
+        framework_id: Option<FrameworkId>,
+        /// The role and those below it.
+        role: Option<Role>,
     },
     /// Kill one task in its framework's place, as KILL does: 202, or 404 for a task
     /// that is not active. Not of Mesos.

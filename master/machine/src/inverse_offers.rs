@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tepui_model::id::{AgentId, FrameworkId};
 use tepui_model::time::Instant;
+use tepui_model::wire;
 
 /// All inverse offers. Their ids are numbered together with the offers'.
 #[derive(Debug, Default)]
@@ -13,6 +14,8 @@ pub(crate) struct InverseOffers {
     by_pair: BTreeMap<(AgentId, FrameworkId), u64>,
     // After an answer: not before. Dropped by REVIVE and with the agent.
     filters: BTreeMap<(AgentId, FrameworkId), Instant>,
+    /// Agents that an operator deactivated or drains, and since when.
+    pub(crate) withdrawn: BTreeMap<AgentId, wire::TimeInfo>,
 }
 
 impl InverseOffers {

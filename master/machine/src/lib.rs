@@ -11,7 +11,7 @@
 //! scheduler calls, `attach` that of agents (`reattach` of those that have not changed), `operator` that of operators; behind them
 //! `subscribe`, `accept`, `launch`, `offer_operations`, `kill`, `reconcile`, `updates`,
 //! `tasks`, `operations`, `unreachable`, `failover`, `drain`, `maintenance`, `settings`, `gc`,
-//! `allocation`, `variables` (the state service), `adopt` (after a panic), and `heartbeat` for what time alone does.
+//! `allocation`, `hoarding` (offers that lie), `preemption`, `explain`, `variables` (the state service), `adopt` (after a panic), and `heartbeat` for what time alone does.
 //!
 //! # Invariants
 //! - A step is total: refusals are outputs, nothing a client sends can panic.
@@ -34,10 +34,12 @@ mod clock;
 pub mod config;
 pub mod counters;
 mod drain;
+mod explain;
 mod failover;
 mod frameworks;
 mod gc;
 mod heartbeat;
+mod hoarding;
 mod ids;
 pub mod input;
 mod inverse_offers;
@@ -52,6 +54,7 @@ mod operations;
 mod operator;
 pub mod outbox;
 pub mod output;
+mod preemption;
 mod reattach;
 mod reconcile;
 mod settings;

@@ -23,12 +23,14 @@ use crate::config::Config;
 use crate::counters::Counters;
 use crate::frameworks::Frameworks;
 use crate::gc;
+use crate::hoarding::Hoarding;
 use crate::ids::Ids;
 use crate::input::{ConnectionId, Input, RequestId};
 use crate::inverse_offers::InverseOffers;
 use crate::leases::Leases;
 use crate::offers::Offers;
 use crate::output::{Destination, Message, Needs, Outgoing, Output, Status, ViewChange};
+use crate::preemption::Preemption;
 use crate::statuses::is_terminal;
 use crate::watches::Watches;
 
@@ -50,6 +52,8 @@ pub struct Machine {
     pub(crate) watches: Watches,
     pub(crate) allocator: Allocator,
     pub(crate) allocation: Allocation,
+    pub(crate) hoarding: Hoarding,
+    pub(crate) preemption: Preemption,
     /// When agents that are away are next looked through.
     pub(crate) gc_at: Instant,
     /// When it is next looked whether time alone is to be logged.
@@ -86,6 +90,8 @@ impl Machine {
             gc_at: now + gc::INTERVAL,
             stamp_at: now + clock::INTERVAL,
             allocation: Allocation::new(now, config.allocator.allocation_interval),
+            hoarding: Hoarding::new(now),
+            preemption: Preemption::new(now),
             state,
             ids: Ids::new(master_id, seed),
             frameworks: Frameworks::new(),
@@ -109,6 +115,7 @@ impl Machine {
         machine.recover_settings();
         machine.recover_frameworks();
         machine.recover_agents();
+        machine.recover_withdrawn();
         machine.recover_leases();
         let out = std::mem::take(&mut machine.out);
         (machine, out)
@@ -165,6 +172,8 @@ impl Machine {
             self.leases.next_deadline(),
             self.allocation.next_deadline(),
             self.allocator.next_deadline(),
+            self.hoarding.next_deadline(),
+            self.preemption.next_deadline(),
             Some(self.gc_at),
             self.next_stamp(),
         ]

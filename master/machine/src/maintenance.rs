@@ -10,6 +10,7 @@ use tepui_model::id::{AgentId, FrameworkId, OfferId};
 use tepui_model::log;
 use tepui_model::log::operation::Kind;
 use tepui_model::offer::agent_url;
+use tepui_model::time::WallTime;
 use tepui_model::wire;
 use tepui_model::wire::machine_info::Mode;
 
@@ -214,23 +215,68 @@ impl Machine {
 
     // ------------------------------------------------------------ inverse offers
 
+    /// At birth: agents that were withdrawn before.
+    pub(crate) fn recover_withdrawn(&mut self) {
+        for (agent_id, row) in self.state.agents() {
+            if row.deactivated || row.drain.is_some() {
+                let began = row.drain.as_ref().and_then(|it| it.wall_began);
+                let since = began.map_or(self.wall, WallTime);
+                self.inverse_offers
+                    .withdrawn
+                    .insert(agent_id.clone(), since.to_wire());
+            }
+        }
+    }
+
+    /// Operators took the agent out of the offers, or drain it, or did so no longer: who uses
+    /// something of it is asked for it, as for maintenance that begins now and does not end.
+    pub(crate) fn withdrawal_changed(&mut self, agent_id: &AgentId) {
+        match self.is_deactivated(agent_id) {
+            true => {
+                let since = self.wall.to_wire();
+                let withdrawn = &mut self.inverse_offers.withdrawn;
+                withdrawn.entry(agent_id.clone()).or_insert(since);
+            }
+            false => {
+                if self.inverse_offers.withdrawn.remove(agent_id).is_some() {
+                    self.withdraw_inverse_offers(agent_id);
+                }
+            }
+        }
+        self.make_inverse_offers();
+    }
+
     /// One inverse offer to each framework that uses or is offered something of an agent
-    /// which is to be maintained, unless one is out or was just answered.
+    /// which is to be maintained, or was withdrawn, unless one is out or was just answered.
     pub(crate) fn make_inverse_offers(&mut self) {
-        if self
+        let is_scheduled = self
             .state
             .maintenance()
-            .is_none_or(|it| it.schedules.is_empty())
-        {
+            .is_some_and(|it| !it.schedules.is_empty());
+        if !is_scheduled && self.inverse_offers.withdrawn.is_empty() {
             return;
         }
-        let mut scheduled = Vec::new();
-        for (agent_id, link) in self.agents.iter() {
+        let mut scheduled: BTreeMap<AgentId, wire::Unavailability> = BTreeMap::new();
+        let agents = &self.agents;
+        self.inverse_offers
+            .withdrawn
+            .retain(|agent_id, _| agents.get(agent_id).is_some());
+        for (agent_id, since) in &self.inverse_offers.withdrawn {
+            if self.agents.is_attached(agent_id) {
+                let unavailability = wire::Unavailability {
+                    start: *since,
+                    duration: None,
+                };
+                scheduled.insert(agent_id.clone(), unavailability);
+            }
+        }
+        let agents = self.agents.iter().filter(|_| is_scheduled);
+        for (agent_id, link) in agents {
             if link.connection.is_some()
                 && let Some(unavailability) =
                     self.unavailability(&link.host.hostname, &link.address.ip)
             {
-                scheduled.push((agent_id.clone(), unavailability));
+                scheduled.insert(agent_id.clone(), unavailability);
             }
         }
         let mut events: BTreeMap<FrameworkId, Vec<Arc<wire::InverseOffer>>> = BTreeMap::new();

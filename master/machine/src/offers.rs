@@ -19,6 +19,8 @@ pub(crate) struct Outstanding {
     pub(crate) role: Role,
     /// Allocated to `role`.
     pub(crate) resources: Resources,
+    /// When it was made, or adopted from a machine before this one.
+    pub(crate) made_at: Instant,
 }
 
 /// All outstanding offers.
@@ -106,6 +108,28 @@ impl Offers {
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.by_age.first_key_value().map(|(_, expires)| *expires)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_number.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
+    /// Whether an offer to the framework is outstanding.
+    pub(crate) fn has_any(&self, framework_id: &FrameworkId) -> bool {
+        self.by_framework.contains_key(framework_id)
+    }
+
+    /// The first numbers behind this one, oldest first.
+    pub(crate) fn after(&self, number: u64, limit: usize) -> Vec<u64> {
+        let behind = match number {
+            0 => self.by_number.range(0..),
+            _ => self.by_number.range(number + 1..),
+        };
+        behind.map(|(number, _)| *number).take(limit).collect()
     }
 
     /// Every offer, oldest first.

@@ -29,6 +29,13 @@ impl Refused {
 impl Machine {
     pub(crate) fn operator(&mut self, input: OperatorInput) {
         let reply = input.reply;
+        if let OperatorRequest::Explain { framework_id, role } = &input.request {
+            match self.explain(framework_id.as_ref(), role.as_ref()) {
+                Ok(text) => self.answer(reply, Status::Ok, text),
+                Err(it) => self.answer_needing(reply, it.status, it.message, Needs::Leadership),
+            }
+            return;
+        }
         match self.operate(input) {
             Ok(status) => self.answer(reply, status, ""),
             Err(refused) => {
@@ -65,6 +72,8 @@ impl Machine {
                 self.update_weights(&weights).map_err(bad)?
             }
             OperatorRequest::UpdateQuota { force, configs } => self.update_quota(force, configs)?,
+            // Answered before.
+            OperatorRequest::Explain { .. } => {}
             OperatorRequest::AgentOperation {
                 agent_id,
                 operation,
@@ -216,6 +225,7 @@ impl Machine {
             self.allocator.activate_agent(agent_id);
             self.allocation.trigger(self.now);
         }
+        self.withdrawal_changed(agent_id);
         self.view_agent(agent_id);
     }
 }

@@ -8,6 +8,7 @@ use tepui_model::log::operation::Kind;
 use tepui_model::resources::{Quantities, Resources};
 use tepui_model::role::{self, Role};
 use tepui_model::wire;
+use tepui_state::ClusterState;
 
 use crate::machine::{Machine, holds_resources};
 use crate::operator::Refused;
@@ -85,17 +86,15 @@ impl Machine {
         for config in &configs {
             role::validate(&config.role)
                 .map_err(|error| bad(format!("role '{}': {error}", config.role)))?;
-            if config.role == "*" || config.role.contains('/') {
-                return Err(bad(format!(
-                    "role '{}': quota is set on top-level roles only",
-                    config.role
-                )));
+            if config.role == "*" {
+                return Err(bad("role '*': quota is set on named roles only".to_owned()));
             }
             let quota = read_quota(config).map_err(bad)?;
             if quotas.insert(config.role.clone(), quota).is_some() {
                 return Err(bad(format!("role '{}' is named twice", config.role)));
             }
         }
+        self.check_nesting(&quotas).map_err(bad)?;
         if !force {
             self.check_quotas(&quotas).map_err(bad)?;
         }
@@ -112,6 +111,55 @@ impl Machine {
         Ok(())
     }
 
+    /// What is guaranteed to the children of a role together is within what the role is
+    /// guaranteed; a child's limit is within its parent's. A child's parent here is the nearest
+    /// role around it that has a quota.
+    fn check_nesting(&self, changes: &BTreeMap<String, Quota>) -> Result<(), String> {
+        let mut all: BTreeMap<String, Quota> = BTreeMap::new();
+        for (role, config) in self.state.quotas() {
+            all.insert(role.to_owned(), read_quota(config).unwrap_or_default());
+        }
+        for (role, quota) in changes {
+            match quota.guarantees.is_empty() && quota.limits.0.is_empty() {
+                true => all.remove(role),
+                false => all.insert(role.clone(), quota.clone()),
+            };
+        }
+        let mut sums: BTreeMap<&str, (Quantities, Vec<&str>)> = BTreeMap::new();
+        for (role, quota) in &all {
+            let Some(parent) = nearest(&all, role) else {
+                continue;
+            };
+            let of_parent = &all[parent];
+            let sum = sums.entry(parent).or_default();
+            sum.0.add(&quota.guarantees);
+            if !quota.guarantees.is_empty() {
+                sum.1.push(role);
+            }
+            for (name, limit) in quota.limits.iter() {
+                if let Some(above) = of_parent.limits.0.get(name)
+                    && *above < limit
+                {
+                    return Err(format!(
+                        "limits of '{role}': {name} is {limit}, and the limit of '{parent}' around it is {above}"
+                    ));
+                }
+            }
+        }
+        for (parent, (sum, children)) in sums {
+            for (name, amount) in sum.iter() {
+                let above = all[parent].guarantees.get(name);
+                if amount > above {
+                    return Err(format!(
+                        "guarantees of '{}': {name} is {amount} together, and '{parent}' around them is guaranteed {above}",
+                        children.join("', '")
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn check_quotas(&self, quotas: &BTreeMap<String, Quota>) -> Result<(), String> {
         let mut capacity = Quantities::new();
         for (_, link) in self.agents.iter() {
@@ -119,14 +167,18 @@ impl Machine {
         }
         let mut guaranteed = Quantities::new();
         for (role, config) in self.state.quotas() {
+            // Those below another role's are a part of that one's.
             if !quotas.contains_key(role)
+                && !has_around(quotas, &self.state, role)
                 && let Ok(quota) = read_quota(config)
             {
                 guaranteed.add(&quota.guarantees);
             }
         }
         for (role, quota) in quotas {
-            guaranteed.add(&quota.guarantees);
+            if !has_around(quotas, &self.state, role) {
+                guaranteed.add(&quota.guarantees);
+            }
             let consumed = self.consumed_by(&Role::from(role.as_str()));
             for (name, limit) in quota.limits.iter() {
                 if consumed.get(name) > limit {
@@ -145,7 +197,7 @@ impl Machine {
         Ok(())
     }
 
-    /// What counts against a top-level role's quota: its reservations, used or not, and
+    /// What counts against a role's quota: its reservations, used or not, and
     /// what its tasks and executors use of the unreserved.
     fn consumed_by(&self, role: &Role) -> Quantities {
         let mut consumed = Quantities::new();
@@ -172,6 +224,33 @@ impl Machine {
         }
         consumed
     }
+}
+
+/// The nearest role around `role` that is named in `all`.
+fn nearest<'a, T>(all: &'a BTreeMap<String, T>, role: &str) -> Option<&'a str> {
+    let mut name = role;
+    loop {
+        name = &name[..name.rfind('/')?];
+        if let Some((key, _)) = all.get_key_value(name) {
+            return Some(key);
+        }
+    }
+}
+
+/// Whether a role around this one has a quota, once `changes` are made.
+fn has_around(changes: &BTreeMap<String, Quota>, state: &ClusterState, role: &str) -> bool {
+    let mut name = role;
+    while let Some(end) = name.rfind('/') {
+        name = &name[..end];
+        let stays = match changes.get(name) {
+            Some(quota) => !quota.guarantees.is_empty() || !quota.limits.0.is_empty(),
+            None => state.quota(name).is_some(),
+        };
+        if stays {
+            return true;
+        }
+    }
+    false
 }
 
 fn read_quota(config: &wire::quota::QuotaConfig) -> Result<Quota, String> {

@@ -30,7 +30,7 @@ use std::{
 };
 use tepui_master_machine::{
     input::{Input, OperatorInput, OperatorRequest, RequestId, SchedulerCall, StreamRef},
-    model::{Principal, wire},
+    model::{FrameworkId, Principal, Role, wire},
     output::Status,
 };
 use tepui_server::{
@@ -321,6 +321,28 @@ impl App {
             })
         })
         .await
+    }
+
+    /// Why a framework or a role is offered what it is: JSON.
+    pub(crate) async fn explain(
+        &self,
+        framework_id: Option<FrameworkId>,
+        role: Option<Role>,
+    ) -> Result<String, Failure> {
+        let producer = self
+            .intake
+            .connect(self.destinations.connection(), Class::Client);
+        let (request, answer) = self.destinations.request();
+        let _forget = Forget(&self.destinations, request);
+        let input = Input::Operator(OperatorInput {
+            reply: request,
+            principal: None,
+            request: OperatorRequest::Explain { framework_id, role },
+        });
+        producer.send(input).await;
+        let answer = answer.await.map_err(|_| Failure::lost())?;
+        let text = answer.message.clone();
+        Result::<StatusCode, Failure>::from(answer).map(|_| text)
     }
 
     /// Who this master is.

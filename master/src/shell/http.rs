@@ -11,6 +11,7 @@ use tower::ServiceExt;
 /// it answers.
 const ROUTES: &[&str] = &[
     "agents",
+    "allocator/explain",
     "api/v1",
     "api/v1/scheduler",
     "create-volumes",
@@ -89,6 +90,7 @@ async fn answer(app: &Arc<App>, request: Request) -> Response {
         "maintenance/schedule" | "quota" | "weights" => {
             writes::either(app, known, rest, &parts, body).await
         }
+        "allocator/explain" => reads::explain(app, &parts).await,
         // Both names are in use; there is one answer.
         "agents" => reads::answer(app, "slaves", rest, &parts).await,
         _ => reads::answer(app, known, rest, &parts).await,

@@ -13,6 +13,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use prost::Message as _;
+use tepui_master_machine::config::RolePriority;
 use tepui_master_machine::input::{
     Input, OperatorInput, OperatorRequest, SchedulerCall, StreamRef, SubscribeInput, Transport,
 };
@@ -106,6 +107,18 @@ pub fn configure(world: &mut World, words: &Words<'_>) {
     let config = &mut world.config;
     if let Some(seconds) = words.number("offer_timeout") {
         config.offer_timeout = Some(Duration::from_secs(seconds));
+    }
+    // preempt=role:priority:preempts, role:priority:preemptible, or role:priority:both
+    for text in words.all("preempt") {
+        let parts: Vec<&str> = text.split(':').collect();
+        let is = |what: &str| parts[2] == what || parts[2] == "both";
+        let priority = RolePriority {
+            priority: parts[1].parse().expect("a priority"),
+            preempts: is("preempts"),
+            preemptible: is("preemptible"),
+        };
+        let roles = &mut config.preemption.roles;
+        roles.insert(parts[0].to_owned(), priority);
     }
     if words.get("roles").is_some() {
         config.roles = Some(words.list("roles").into_iter().collect());
@@ -488,6 +501,16 @@ fn scheduler_call(world: &mut World, words: &Words<'_>, operations: &[&str]) -> 
             });
             call::Type::Revive
         }
+        "request" => {
+            let request = |text: String| wire::Request {
+                agent_id: agent("agent"),
+                resources: Resources::parse(&text, "*").expect("resources").to_wire(),
+            };
+            call.request = Some(call::Request {
+                requests: words.list("res").into_iter().map(request).collect(),
+            });
+            call::Type::Request
+        }
         "suppress" => {
             call.suppress = Some(call::Suppress {
                 roles: words.list("roles"),
@@ -574,10 +597,6 @@ fn scheduler_call(world: &mut World, words: &Words<'_>, operations: &[&str]) -> 
                 data: b"hello".as_slice().into(),
             });
             call::Type::Message
-        }
-        "request" => {
-            call.request = Some(call::Request::default());
-            call::Type::Request
         }
         "update-framework" => {
             call.update_framework = Some(call::UpdateFramework {
@@ -733,8 +752,15 @@ fn task_info(id: &str, resources: &str, words: &Words<'_>) -> wire::TaskInfo {
         value: Some("true".to_owned()),
         ..wire::CommandInfo::default()
     };
+    let priority = words.get("priority").map(|it| wire::Labels {
+        labels: vec![wire::Label {
+            key: "priority".to_owned(),
+            value: Some(it.to_owned()),
+        }],
+    });
     wire::TaskInfo {
         name: id.to_owned(),
+        labels: priority,
         task_id: wire::TaskId {
             value: id.to_owned(),
         },
@@ -821,6 +847,10 @@ fn operator(world: &mut World, words: &Words<'_>) -> Input {
                 task_id: task.into(),
             }
         }
+        "explain" => OperatorRequest::Explain {
+            framework_id: words.get("framework").map(Into::into),
+            role: words.get("role").map(Into::into),
+        },
         "gone" => OperatorRequest::MarkAgentGone {
             agent_id: agent_id(),
         },
