@@ -34,6 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         // A method named `Connect` would collide with the generated constructor.
         .build_transport(false)
+        .codec_path("crate::codec::SmallBuffers")
         .compile_fds_with_config(set, config)?;
     Ok(())
 }

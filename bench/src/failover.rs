@@ -119,6 +119,7 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
     }
     let count = agents as u64;
     reach(
+        &mut workload,
         &counters,
         progress,
         "registered",
@@ -129,6 +130,7 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
     let idle = memory(&masters, leader)?;
     let running = count * tasks as u64;
     reach(
+        &mut workload,
         &counters,
         progress,
         "tasks run",
@@ -171,6 +173,7 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
             .clone();
         gaps.push(seen.offered.unwrap_or(died) - died);
         reach(
+            &mut workload,
             &counters,
             progress,
             "attached again",
@@ -224,6 +227,7 @@ fn distribution(samples: &mut [Duration]) -> Value {
 }
 
 async fn reach(
+    workload: &mut JoinSet<Result<()>>,
     counters: &Counters,
     progress: &ProgressBar,
     what: &str,
@@ -235,6 +239,10 @@ async fn reach(
         let reached = count(counters);
         if reached >= target {
             return Ok(());
+        }
+        if let Some(ended) = workload.try_join_next() {
+            ended??;
+            bail!("the framework or an agent ended");
         }
         if started.elapsed() > PATIENCE {
             bail!("only {reached} of {target} {what} within {PATIENCE:?}");

@@ -9,6 +9,7 @@
 //! - JSON and protobuf of the same message are accepted or refused alike: required
 //!   fields are checked in both, and the error names the first path that is missing.
 
+mod codec;
 pub mod descriptor;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -464,10 +464,10 @@ impl State {
         }
         let client = StateClient::new(way.channel).max_decoding_message_size(MAX_MESSAGE);
         let answer = timeout(TRY, C::send(client, request)).await;
-        if let Some(mark) = call.mark() {
+        let sent_before = call
+            .mark()
             // From here on it may have been done.
-            mark.repeated = true;
-        }
+            .is_some_and(|mark| std::mem::replace(&mut mark.repeated, true));
         let status = match answer {
             Ok(Ok(response)) => {
                 self.learn(way.generation, &response).await;
@@ -481,6 +481,10 @@ impl State {
             }
         };
         if let Some(leader) = status.metadata().get(LEADER) {
+            // Refused at the door of a master that does not lead: it was not done there.
+            if let Some(mark) = call.mark() {
+                mark.repeated = sent_before;
+            }
             let leader = leader.to_str().unwrap_or_default();
             return Err(self.follow(way.generation, leader).await);
         }
