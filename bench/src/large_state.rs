@@ -41,7 +41,7 @@ pub(crate) fn make(work_dir: &Path, agents: usize, tasks_per_agent: usize) -> Re
         let rows = changed
             .into_iter()
             .filter_map(|(key, row)| Some((key, row?)));
-        let rows: Vec<Row> = rows.map(|(key, row)| (key.into(), row.into())).collect();
+        let rows: Vec<Row> = rows.collect();
         bytes += rows.iter().map(|(k, r)| k.len() + r.len()).sum::<usize>() as u64;
         checksum.add(&rows);
         writer.put(&rows)?;
