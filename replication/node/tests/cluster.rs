@@ -522,6 +522,28 @@ fn the_leader_dies() {
 }
 
 #[test]
+fn slow_disks_of_followers_cost_the_leader_nothing_but_time() {
+    let mut world = World::new(11, 3);
+    let (leader, term) = world.await_leader();
+    // Many election time-outs long.
+    let until = world.now + 500;
+    world.propose().expect("a leader accepts");
+    while world.now < until {
+        world.tick();
+        for (_, host) in world.hosts.iter_mut().filter(|it| *it.0 != leader) {
+            for (due, _) in &mut host.writes {
+                *due = (*due).max(until + 1);
+            }
+            host.last_due = host.last_due.max(until + 1);
+        }
+    }
+    assert_eq!(world.leader(), Some((leader, term)));
+    world.settle();
+    assert_eq!(world.leader(), Some((leader, term)));
+    assert_eq!(world.acknowledged.len(), 2);
+}
+
+#[test]
 fn a_late_node_gets_a_ticket() {
     let mut world = World::new(3, 3);
     world.cut_behind = Some(2);
