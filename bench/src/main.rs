@@ -16,6 +16,7 @@ mod floor;
 mod harness;
 mod large_state;
 mod launch;
+mod live;
 mod noop_agent;
 mod replay;
 mod snapshot;
@@ -66,11 +67,22 @@ enum Command {
 
 /// Everything that `run` can run.
 fn workloads() -> Vec<&'static Workload> {
-    allocator::ALL.to_vec()
+    [allocator::ALL, live::ALL].concat()
 }
 
-fn main() -> anyhow::Result<()> {
-    let status = match Arguments::parse().command {
+fn main() {
+    match run() {
+        Ok(status) => exit(status),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            exit(1)
+        }
+    }
+}
+
+/// The status to end with.
+fn run() -> anyhow::Result<i32> {
+    Ok(match Arguments::parse().command {
         Command::List => {
             print!("{}", table::list(&workloads()));
             0
@@ -95,8 +107,7 @@ fn main() -> anyhow::Result<()> {
         Command::Commit(options) => report(commit::run(options))?,
         Command::Snapshot(options) => report(snapshot::run(options))?,
         Command::Docker(options) => report(docker::run(options))?,
-    };
-    exit(status)
+    })
 }
 
 /// Runs one of those that print a report as JSON.

@@ -20,7 +20,6 @@ pub(crate) enum Kind {
         /// All of them, the default first.
         of: &'static [&'static str],
     },
-    #[allow(dead_code)]
     /// Any text; empty for none.
     Text,
 }
@@ -58,7 +57,6 @@ pub(crate) const fn choice(
     Parameter { name, kind, help }
 }
 
-#[allow(dead_code)]
 /// Any text, empty by default.
 pub(crate) const fn text(name: &'static str, help: &'static str) -> Parameter {
     let kind = Kind::Text;

@@ -90,7 +90,6 @@ impl Measure {
         }
     }
 
-    #[allow(dead_code)]
     /// Adds a time.
     pub(crate) fn time(&mut self, name: &str, took: Duration) {
         self.sample(name, Unit::Seconds, took.as_secs_f64());
@@ -138,6 +137,11 @@ impl Measure {
         self.progress.reset();
         self.progress.set_length(steps);
         self.progress.set_message(name.to_owned());
+    }
+
+    /// So many steps are done.
+    pub(crate) fn reached(&self, steps: u64) {
+        self.progress.set_position(steps);
     }
 
     /// One step is done: whether to go on with the next. It is not when the run was interrupted.

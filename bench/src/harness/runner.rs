@@ -8,7 +8,7 @@ use super::{
     point::Measure,
     result::{FORMAT, Point, Results, Standing, Verdict},
     stop, table,
-    workload::{By, Goal, Workload},
+    workload::{By, Goal, NO_BOUND, Workload},
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -327,7 +327,10 @@ fn verdicts(goals: &[Goal], results: &Results) -> Vec<Verdict> {
             let metric = results.points.iter().find_map(|it| it.metric(goal.metric));
             let by_value = matches!(goal.by, By::Value | By::Ratio(_));
             let more = by_value && metric.is_some_and(|it| it.unit.more_is_better());
-            let reaches = |bound: f64, it: f64| if more { it >= bound } else { it <= bound };
+            let reaches = |bound: f64, it: f64| match more {
+                true => it >= bound || bound == NO_BOUND,
+                false => it <= bound,
+            };
             let standing = match value {
                 None => Standing::Open,
                 Some(it) if reaches(goal.aim, it) => Standing::Aim,

@@ -4,7 +4,7 @@ use super::{
     format,
     result::{Growing, Metric, Results, Standing, Unit, Verdict},
     statistics::quantile,
-    workload::Workload,
+    workload::{NO_BOUND, Workload},
 };
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
 
@@ -41,8 +41,12 @@ pub(crate) fn list(workloads: &[&Workload]) -> String {
             );
         }
         for goal in it.goals {
-            let (must, aim) = (format::digits(goal.must), format::digits(goal.aim));
-            text += &format!("    must: {} {must}, aim {aim}\n", goal.name());
+            let must = match goal.must == NO_BOUND {
+                true => String::new(),
+                false => format!(" must be {},", format::digits(goal.must)),
+            };
+            let aim = format::digits(goal.aim);
+            text += &format!("    goal: {}:{must} aim {aim}\n", goal.name());
         }
         text += "\n";
     }
@@ -148,6 +152,7 @@ fn size_of(size: Option<u64>) -> String {
 /// A number of a goal.
 pub(crate) fn goal(value: f64, unit: Option<Unit>) -> String {
     match unit {
+        _ if value == NO_BOUND => "-".to_owned(),
         None => format::digits(value),
         Some(unit) => format::value(value, unit),
     }
@@ -182,6 +187,7 @@ fn counts(results: &Results) -> String {
 pub(crate) fn standing(it: &Verdict) -> &'static str {
     match it.standing {
         Standing::Aim => "aim reached",
+        Standing::Met if it.must == NO_BOUND => "aim not reached",
         Standing::Met => "met",
         Standing::Missed => "MISSED",
         Standing::Open => "not measured",

@@ -32,6 +32,9 @@ pub(crate) enum By {
     Exponent,
 }
 
+/// For a number that must be nothing in particular.
+pub(crate) const NO_BOUND: f64 = f64::MAX;
+
 /// Goals without a bound for the size.
 pub(crate) const ANY: (u64, u64) = (0, u64::MAX);
 
