@@ -74,14 +74,14 @@ pub(crate) fn make(work_dir: &Path, agents: usize, tasks_per_agent: usize) -> Re
     Ok(Made { rows, bytes })
 }
 
-fn apply(state: &mut ClusterState, kind: Kind) -> Result<()> {
+pub(crate) fn apply(state: &mut ClusterState, kind: Kind) -> Result<()> {
     let operation = log::Operation { kind: Some(kind) };
     state
         .apply(&operation)
         .context("an operation of this release")
 }
 
-fn framework(index: usize) -> Kind {
+pub(crate) fn framework(index: usize) -> Kind {
     let id = format!("framework-{index}");
     let info = wire::FrameworkInfo {
         user: "root".into(),
@@ -100,7 +100,7 @@ fn framework(index: usize) -> Kind {
     })
 }
 
-fn agent(agent_id: &str, index: usize) -> Result<Kind> {
+pub(crate) fn agent(agent_id: &str, index: usize) -> Result<Kind> {
     let total = Resources::parse("cpus:24;mem:65536;disk:65536;ports:[31000-32000]", "*");
     let total = total.map_err(|it| anyhow::anyhow!("{it}"))?.to_wire();
     let info = wire::AgentInfo {
@@ -124,7 +124,7 @@ fn agent(agent_id: &str, index: usize) -> Result<Kind> {
     Ok(Kind::PutAgent(log::PutAgent { agent: Some(agent) }))
 }
 
-fn launch(agent_id: &str, number: usize) -> Result<Kind> {
+pub(crate) fn launch(agent_id: &str, number: usize) -> Result<Kind> {
     let resources = Resources::parse("cpus:0.1;mem:32", "*");
     let resources = resources.map_err(|it| anyhow::anyhow!("{it}"))?;
     let resources = resources.allocate(&"*".into()).to_wire();

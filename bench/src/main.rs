@@ -21,6 +21,7 @@ mod noop_agent;
 mod replay;
 mod snapshot;
 mod tour;
+mod trace;
 
 use clap::{Parser, Subcommand};
 use harness::{compare, memory, plot, report as page, runner, table, workload::Workload};
@@ -51,6 +52,8 @@ enum Command {
     Report(page::Options),
     /// Runs the workloads for some minutes and writes a page of what they gave
     Tour(tour::Options),
+    /// Draws a trace of jobs, for the workload `trace`
+    GenerateTrace(trace::Options),
     /// Drives the allocator alone from JSON lines
     Replay(replay::Options),
     /// Accepted launches to acknowledged TASK_RUNNING, with agents that run nothing
@@ -98,6 +101,10 @@ fn run() -> anyhow::Result<i32> {
             0
         }
         Command::Tour(options) => tour::run(&workloads(), &options)?,
+        Command::GenerateTrace(options) => {
+            trace::generate(&options)?;
+            0
+        }
         Command::Replay(options) => {
             replay::run(&options)?;
             0

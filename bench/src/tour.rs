@@ -27,6 +27,13 @@ struct Leg {
     quick: &'static [&'static str],
 }
 
+impl Leg {
+    /// Whether its samples take a second each.
+    fn is_long(&self) -> bool {
+        matches!(self.workload, "offers" | "launch")
+    }
+}
+
 const LEGS: &[Leg] = &[
     Leg {
         workload: "decline",
@@ -94,6 +101,36 @@ const LEGS: &[Leg] = &[
         sizes: &["12500"],
         quick: &["500"],
     },
+    Leg {
+        workload: "trace",
+        parameters: &[],
+        sizes: &["500"],
+        quick: &["100"],
+    },
+    Leg {
+        workload: "scale",
+        parameters: &[],
+        sizes: &["10000", "100000"],
+        quick: &["1000", "10000"],
+    },
+    Leg {
+        workload: "offers",
+        parameters: &[],
+        sizes: &["1000"],
+        quick: &["20"],
+    },
+    Leg {
+        workload: "launch",
+        parameters: &[],
+        sizes: &["1000"],
+        quick: &["20"],
+    },
+    Leg {
+        workload: "latency",
+        parameters: &[],
+        sizes: &["200"],
+        quick: &["20"],
+    },
 ];
 
 /// Runs the tour: the status to end with.
@@ -124,7 +161,8 @@ pub(crate) fn run(workloads: &[&'static Workload], options: &Options) -> Result<
             leg.parameters.join(" "),
         );
         let sizes = if options.quick { leg.quick } else { leg.sizes };
-        match runner::run_with(workload, leg.parameters, sizes, None) {
+        let repeats = options.quick.then_some(3).filter(|_| leg.is_long());
+        match runner::run_with(workload, leg.parameters, sizes, repeats) {
             Ok(results) => {
                 let file = format!("{:02}-{}.json", at + 1, leg.workload);
                 results.write(&folder.join(file))?;

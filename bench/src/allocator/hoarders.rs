@@ -1,4 +1,7 @@
 //! `hoarders`: frameworks that neither accept nor decline, and one that would use what it gets.
+//!
+//! Offers are taken back by the rule of masters: when somebody who has none waits for what an
+//! offer holds, that offer ends, and its framework is served last from then on.
 
 use super::{
     bare,
@@ -6,21 +9,24 @@ use super::{
 };
 use crate::harness::{
     parameters::number,
-    point::Measure,
+    point::{Measure, take},
     result::Unit,
     workload::{ANY, By, Goal, Workload},
 };
 use anyhow::Result;
-use tepui_allocator::FrameworkSpec;
+use std::collections::BTreeSet;
+use tepui_allocator::{Allotment, FrameworkSpec};
+use tepui_model::FrameworkId;
 
 const WAIT: &str = "cycles until the newcomer is offered something";
 const CYCLE: &str = "cycle while it waits";
+const LOOK: &str = "look for offers to take back";
 const HOARD: &str = "cycle that gives everything to hoarders";
 
 pub(super) static WORKLOAD: Workload = Workload {
     name: "hoarders",
     about: "a thousand frameworks keep every offer and answer none; then one comes that wants \
-            something",
+            something, and offers that it waits for are taken back",
     parameters: &[
         world::agents(1_000),
         world::frameworks(1_000),
@@ -56,6 +62,7 @@ fn run(measure: &mut Measure) -> Result<()> {
         let cycle = world.cycle();
         world::expect(HOARD, cycle.allotments.len(), agents)?;
         cycle.measured(measure, HOARD);
+        let mut held = cycle.allotments;
         let newcomer = world::framework_id(frameworks);
         let spec = FrameworkSpec {
             roles: [world::role(frameworks, roles)].into(),
@@ -67,16 +74,19 @@ fn run(measure: &mut Measure) -> Result<()> {
         let mut served = false;
         while !served && waited < patience {
             waited += 1;
+            let (took, taken) = take(|| take_back(&mut world, &mut held));
+            measure.each(LOOK, took, 1);
+            measure.count(LOOK, "offers taken back", taken as f64);
             let cycle = world.cycle();
             cycle.measured(measure, CYCLE);
             served = cycle.allotments.iter().any(|it| it.framework == newcomer);
+            held.extend(cycle.allotments);
         }
         // One more than it waited when it went away with nothing.
         measure.sample(WAIT, Unit::Count, (waited + u64::from(!served)) as f64);
         if !served && repeat == 0 {
             measure.note(format!(
-                "the newcomer was offered nothing within {patience} cycles: the allocator alone \
-                 takes no offer back"
+                "the newcomer was offered nothing within {patience} cycles"
             ));
         }
         if !measure.step() {
@@ -84,4 +94,36 @@ fn run(measure: &mut Measure) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// As a master does before a cycle: how many offers were taken back.
+fn take_back(world: &mut World, held: &mut Vec<Allotment>) -> usize {
+    /// Clients that are asked in one look.
+    const BUDGET: usize = 10_000;
+    let offered: BTreeSet<&FrameworkId> = held.iter().map(|it| &it.framework).collect();
+    let mut waiting = world.allocator.waiting(|it| !offered.contains(it));
+    let (now, mut budget) = (world.now, BUDGET);
+    let mut taken = Vec::new();
+    for (at, it) in held.iter().enumerate() {
+        if waiting.is_empty() || budget == 0 {
+            break;
+        }
+        let taker = world.allocator.find_taker(
+            now,
+            &it.agent,
+            &it.role,
+            &it.resources,
+            &mut waiting,
+            &mut budget,
+        );
+        if taker.is_some() {
+            taken.push(at);
+        }
+    }
+    for at in taken.iter().rev() {
+        let it = held.swap_remove(*at);
+        world.allocator.set_dormant(&it.framework, true);
+        world.give_back(&it, None);
+    }
+    taken.len()
 }

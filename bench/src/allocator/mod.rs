@@ -14,6 +14,7 @@ mod picky;
 mod quota;
 mod reservations;
 mod suppress_revive;
+mod trace;
 mod world;
 
 use crate::harness::workload::Workload;
@@ -30,4 +31,5 @@ pub(crate) static ALL: &[&Workload] = &[
     &picky::WORKLOAD,
     &hoarders::WORKLOAD,
     &cell::WORKLOAD,
+    &trace::WORKLOAD,
 ];

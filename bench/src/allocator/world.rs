@@ -103,6 +103,11 @@ impl World {
     /// A cycle, one interval later.
     pub(crate) fn cycle(&mut self) -> Cycle {
         self.now = self.now + INTERVAL;
+        self.cycle_at_once()
+    }
+
+    /// A cycle, now.
+    pub(crate) fn cycle_at_once(&mut self) -> Cycle {
         let now = self.now;
         let before = self.allocator.counts();
         let (took, cycle) = take(|| self.allocator.allocate(now, u32::MAX));

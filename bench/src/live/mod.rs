@@ -13,6 +13,7 @@ mod launch;
 mod load;
 mod offers;
 mod readers;
+mod scale;
 
 use crate::harness::workload::Workload;
 
@@ -23,4 +24,5 @@ pub(crate) static ALL: &[&Workload] = &[
     &latency::WORKLOAD,
     &flatness::WORKLOAD,
     &readers::WORKLOAD,
+    &scale::WORKLOAD,
 ];

@@ -272,6 +272,24 @@ mod tests {
     }
 
     #[test]
+    fn quotas_within_each_other_must_fit() {
+        let answers = answers(&[
+            r#"{"op":"quota","role":"a","guarantees":{"cpus":4},"limits":{"cpus":8}}"#,
+            r#"{"op":"quota","role":"a/b","guarantees":{"cpus":3}}"#,
+            r#"{"op":"quota","role":"a/c","guarantees":{"cpus":2}}"#,
+            r#"{"op":"quota","role":"a/c","limits":{"cpus":9}}"#,
+            r#"{"op":"quota","role":"a","guarantees":{"cpus":2}}"#,
+            r#"{"op":"quota","role":"a/b"}"#,
+            r#"{"op":"quota","role":"a","guarantees":{"cpus":2}}"#,
+        ]);
+        assert_eq!(answers.len(), 3, "{answers:?}");
+        for (answer, line) in answers.iter().zip([3, 4, 5]) {
+            let end = format!(",\"line\":{line}}}");
+            assert!(answer.ends_with(&end), "{answer}");
+        }
+    }
+
+    #[test]
     fn a_line_that_never_ends_is_refused_and_skipped() {
         let long = "x".repeat(MAX_LINE as usize + 10);
         let answers = answers(&[&long, r#"{"op":"cycle"}"#]);

@@ -69,6 +69,39 @@ impl Serialize for Amounts {
     }
 }
 
+/// Whether quotas of roles within each other fit: what those below a role are guaranteed together
+/// is within what the role is guaranteed, and no limit is above that of a role around it.
+fn check_quotas(quotas: &BTreeMap<Role, Quota>) -> Result<(), String> {
+    let mut below: BTreeMap<Role, Quantities> = BTreeMap::new();
+    for (role, quota) in quotas {
+        let Some((parent, around)) = role.ancestors().find_map(|it| quotas.get_key_value(&it))
+        else {
+            continue;
+        };
+        let sum = below.entry(parent.clone()).or_default();
+        sum.add(&quota.guarantees);
+        for (name, limit) in quota.limits.iter() {
+            if around.limits.0.get(name).is_some_and(|it| *it < limit) {
+                return Err(format!(
+                    "limits.{name} of role {:?} is above that of role {:?} around it",
+                    role.as_str(),
+                    parent.as_str()
+                ));
+            }
+        }
+    }
+    for (role, sum) in below {
+        let guaranteed = quotas.get(&role).map(|it| &it.guarantees);
+        if !guaranteed.is_some_and(|it| it.contains(&sum)) {
+            return Err(format!(
+                "guarantees of roles below {:?} are {sum} together, more than its own",
+                role.as_str()
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn too_much(asked: &Resources, there: &Resources, what: &str) -> String {
     match there.is_empty() {
         true => format!("resources are {asked}, of which nothing {what}"),
@@ -85,6 +118,7 @@ pub(super) struct Session {
     agents: BTreeMap<AgentId, Resources>,
     /// The roles of each framework.
     frameworks: BTreeMap<FrameworkId, BTreeSet<Role>>,
+    quotas: BTreeMap<Role, Quota>,
     /// What was given and not answered, allocated to the role.
     open: BTreeMap<Part, Resources>,
     /// What is used, allocated to the role.
@@ -103,6 +137,7 @@ impl Session {
             cycles: 0,
             agents: BTreeMap::new(),
             frameworks: BTreeMap::new(),
+            quotas: BTreeMap::new(),
             open: BTreeMap::new(),
             used: BTreeMap::new(),
         }
@@ -262,16 +297,17 @@ impl Session {
         if role.is_star() {
             return Err("role is '*', which cannot have a quota".to_owned());
         }
-        if role.is_hierarchical() {
-            let role = role.as_str();
-            return Err(format!(
-                "role is {role:?}; expected a role that is below no other"
-            ));
-        }
         let is_none =
             guarantees.iter().all(|(_, it)| it.is_zero()) && limits.iter().next().is_none();
-        let quota = Quota { guarantees, limits };
-        self.allocator.set_quota(role, (!is_none).then_some(quota));
+        let quota = (!is_none).then_some(Quota { guarantees, limits });
+        let mut quotas = self.quotas.clone();
+        match &quota {
+            Some(quota) => quotas.insert(role.clone(), quota.clone()),
+            None => quotas.remove(&role),
+        };
+        check_quotas(&quotas)?;
+        self.quotas = quotas;
+        self.allocator.set_quota(role, quota);
         Ok(())
     }
 
