@@ -24,6 +24,20 @@ struct Arguments {
     /// Tasks that each framework keeps going
     #[arg(long, default_value_t = 20)]
     tasks: usize,
+    /// Tasks of a hundred that run in Docker
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=100))]
+    docker: u64,
+    /// Frameworks that are not ours, with commas between them: http, pymesos, none
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NAMES",
+        default_value = "http,pymesos"
+    )]
+    foreign: Vec<String>,
+    /// Clients of the state service
+    #[arg(long, default_value_t = 5)]
+    registers: u64,
     /// Kinds of faults, with commas between them (default: all)
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     faults: Vec<String>,
@@ -46,6 +60,10 @@ async fn main() -> Result<ExitCode> {
     }
     if faults.is_empty() {
         faults.extend(Fault::ALL);
+    }
+    let foreign = foreign(&arguments.foreign)?;
+    if arguments.docker > 0 {
+        prepare_docker()?;
     }
     if let Some(status) = net::enter()? {
         return match status.code() {
@@ -71,6 +89,9 @@ async fn main() -> Result<ExitCode> {
         agents: arguments.agents.into(),
         frameworks: arguments.frameworks,
         tasks: arguments.tasks,
+        docker: arguments.docker,
+        foreign,
+        registers: arguments.registers,
         faults,
         seed,
         folder: folder.clone(),
@@ -91,6 +112,7 @@ async fn main() -> Result<ExitCode> {
     for (state, count) in &report.tasks {
         println!("    {state:18} {count:6} tasks");
     }
+    println!("    {:6} calls to the state service", report.calls);
     if report.violations.is_empty() {
         println!("==> nothing was lost, doubled or forgotten");
         return Ok(ExitCode::SUCCESS);
@@ -100,4 +122,30 @@ async fn main() -> Result<ExitCode> {
     }
     println!("    state and logs: {}", temporary.keep().display());
     Ok(ExitCode::FAILURE)
+}
+
+/// What runs the frameworks that are not ours.
+fn foreign(names: &[String]) -> Result<Vec<(&'static str, String)>> {
+    let mut all = Vec::new();
+    for name in names {
+        match name.as_str() {
+            "http" => all.push(("http", "python3".to_owned())),
+            "pymesos" => all.push(("pymesos", tepui_tests::cluster::pymesos()?)),
+            "none" => {}
+            _ => bail!("no framework is called {name:?}; there are http and pymesos"),
+        }
+    }
+    Ok(all)
+}
+
+/// The engine runs and has the image, before the network of the run hides the world.
+fn prepare_docker() -> Result<()> {
+    let scripts = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts");
+    for script in ["docker.sh", "test-image.sh"] {
+        let status = std::process::Command::new(scripts.join(script)).status()?;
+        if !status.success() {
+            bail!("scripts/{script} ended with {status}; --docker=0 does without");
+        }
+    }
+    Ok(())
 }

@@ -30,6 +30,9 @@ pub enum Fault {
     RollMasters,
     /// The leader's disk is full for a while.
     FillDisk,
+    /// One master after the other loses its disk and comes back as another member, until none of
+    /// those of before is left.
+    ReplaceMembers,
     /// `kill -9` of an agent, which is started again.
     KillAgent,
     /// An agent stands still for a while.
@@ -40,7 +43,7 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 14] = [
+    pub const ALL: [Fault; 15] = [
         Fault::KillLeader,
         Fault::KillFollower,
         Fault::PauseLeader,
@@ -52,6 +55,7 @@ impl Fault {
         Fault::KillMasters,
         Fault::RollMasters,
         Fault::FillDisk,
+        Fault::ReplaceMembers,
         Fault::KillAgent,
         Fault::PauseAgent,
         Fault::IsolateAgent,
@@ -71,6 +75,7 @@ impl Fault {
             Fault::KillMasters => "kill-masters",
             Fault::RollMasters => "roll-masters",
             Fault::FillDisk => "fill-disk",
+            Fault::ReplaceMembers => "replace-members",
             Fault::KillAgent => "kill-agent",
             Fault::PauseAgent => "pause-agent",
             Fault::IsolateAgent => "isolate-agent",
@@ -167,6 +172,19 @@ pub async fn inject(fault: Fault, nodes: &mut Nodes, random: &mut Random) -> Res
                 nodes.masters[index].ended(END).await?;
                 nodes.masters[index].start()?;
                 nodes.leader(SETTLE).await?;
+                nodes.attached(SETTLE).await?;
+            }
+            Ok("all".to_owned())
+        }
+        // Whoever is alone has no disk to lose.
+        Fault::ReplaceMembers if masters < 3 => Ok("none".to_owned()),
+        Fault::ReplaceMembers => {
+            for index in 0..nodes.masters.len() {
+                let old = nodes.voter_but(index, None, SETTLE).await?;
+                nodes.masters[index].kill()?;
+                nodes.wipe(index)?;
+                nodes.masters[index].start()?;
+                nodes.voter_but(index, Some(old), SETTLE).await?;
                 nodes.attached(SETTLE).await?;
             }
             Ok("all".to_owned())

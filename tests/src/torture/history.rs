@@ -71,6 +71,11 @@ impl History {
         assert!(before.is_none(), "{task} is not a new name");
     }
 
+    /// Something that never may be told was.
+    pub fn unexpected(&self, text: String) {
+        self.lock().unexpected.push(text);
+    }
+
     /// An offer came.
     pub fn offers(&self) {
         self.lock().offers.push(Instant::now());
@@ -180,6 +185,10 @@ impl Story {
             return Some("it lived more than once".to_owned());
         }
         let Some(first) = self.states.iter().position(|it| is_terminal(it.state)) else {
+            // Who asks without naming an agent is told no more than that.
+            if lives == 0 && self.states.last().is_some_and(|it| it.state == TaskUnknown) {
+                return None;
+            }
             return Some("it never came to an end".to_owned());
         };
         let end = &self.states[first];
@@ -270,6 +279,8 @@ mod tests {
         assert_eq!(judged(Expect::Exit(0), &[running, ended, ended], 1), 0);
         assert_eq!(judged(Expect::Exit(3), &[(TaskFailed, Some(2))], 1), 0);
         assert_eq!(judged(Expect::Exit(0), &[(TaskLost, None)], 0), 0);
+        assert_eq!(judged(Expect::Exit(0), &[(TaskUnknown, None)], 0), 0);
+        assert_eq!(judged(Expect::Exit(0), &[(TaskUnknown, None)], 1), 1);
         // Twice, never, not at all, as something else, after its end, lost while it ran.
         assert_eq!(judged(Expect::Exit(0), &[running, ended], 2), 1);
         assert_eq!(judged(Expect::Exit(0), &[running], 1), 1);

@@ -6,9 +6,11 @@
 //! [`net`]. The binary `torture` is its command line.
 
 pub mod faults;
+pub mod foreign;
 pub mod history;
 pub mod net;
 pub mod nodes;
+pub mod registers;
 pub mod workload;
 
 use anyhow::{Context, Result, bail};
@@ -32,6 +34,12 @@ pub struct Options {
     pub frameworks: usize,
     /// Tasks that each framework keeps going.
     pub tasks: usize,
+    /// So many tasks of a hundred run in Docker.
+    pub docker: u64,
+    /// Interpreters of frameworks that are not ours: what carries each, and what runs it.
+    pub foreign: Vec<(&'static str, String)>,
+    /// Clients of the state service.
+    pub registers: u64,
     /// Kinds of faults to draw from; see [`faults::Fault`].
     pub faults: Vec<faults::Fault>,
     /// Draws faults, their victims and their lengths.
@@ -47,6 +55,8 @@ pub struct Report {
     pub faults: BTreeMap<&'static str, (u32, f64)>,
     /// Tasks by how they ended.
     pub tasks: BTreeMap<String, u64>,
+    /// Calls to the state service that were answered.
+    pub calls: usize,
     /// What must not have happened.
     pub violations: Vec<String>,
 }
@@ -77,10 +87,31 @@ pub async fn run(options: Options) -> Result<Report> {
             masters: cluster.master_addresses(),
             tasks: options.tasks,
             lives: options.folder.join("lives"),
+            docker: options.docker,
             seed: options.seed ^ (index as u64) << 32,
         };
         let framework = workload::run(settings, history.clone(), stopped.clone());
         frameworks.push(tokio::spawn(framework));
+    }
+    for (kind, python) in &options.foreign {
+        let settings = foreign::Settings {
+            kind,
+            python: python.clone(),
+            masters: cluster.master_addresses(),
+            tasks: options.tasks,
+            lives: options.folder.join("lives"),
+            seed: options.seed,
+        };
+        let framework = foreign::run(settings, history.clone(), stopped.clone());
+        frameworks.push(tokio::spawn(framework));
+    }
+    let calls = Arc::new(registers::Calls::default());
+    let mut clients = Vec::new();
+    for client in 0..options.registers {
+        let masters = cluster.master_addresses();
+        let (calls, stopped) = (calls.clone(), stopped.clone());
+        let client = registers::run(client, masters, options.seed, calls, stopped);
+        clients.push(tokio::spawn(client));
     }
     history.offered_after(Instant::now(), PATIENCE).await?;
 
@@ -94,6 +125,10 @@ pub async fn run(options: Options) -> Result<Report> {
             Err(_) => violations.push(format!("framework {index} waits for tasks in vain")),
         }
     }
+    for client in clients {
+        client.await??;
+    }
+    violations.extend(calls.check());
     let faults = result?;
     if let Err(error) = cluster.at_rest(PATIENCE).await {
         violations.push(format!("{error:#}"));
@@ -104,6 +139,7 @@ pub async fn run(options: Options) -> Result<Report> {
     Ok(Report {
         faults,
         tasks: history.ends(),
+        calls: calls.answered(),
         violations,
     })
 }

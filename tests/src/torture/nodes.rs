@@ -194,7 +194,10 @@ impl Nodes {
                     format!("--port={AGENT_PORT}"),
                     format!("--master={api}"),
                     format!("--work_dir={}", work_dir.display()),
-                    "--containerizers=process".to_owned(),
+                    match options.docker {
+                        0 => "--containerizers=process".to_owned(),
+                        _ => "--containerizers=docker,process".to_owned(),
+                    },
                     "--resources=cpus:8;mem:4096;disk:4096;ports:[31000-32000]".to_owned(),
                 ],
                 log: options.folder.join(format!("agent-{index}.log")),
@@ -241,6 +244,55 @@ impl Nodes {
         match leaders.as_slice() {
             [leader] => Some(*leader),
             _ => None,
+        }
+    }
+
+    /// Takes away everything that a master had, which does not run.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn wipe(&mut self, master: usize) -> Result<()> {
+        // The folder itself is a mount.
+        for entry in std::fs::read_dir(&self.masters[master].work_dir)? {
+            let path = entry?.path();
+            match path.is_dir() {
+                true => std::fs::remove_dir_all(path)?,
+                false => std::fs::remove_file(path)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the member at a master's place has a vote, and has another id than `old`; its
+    /// id.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub async fn voter_but(
+        &self,
+        master: usize,
+        old: Option<u64>,
+        patience: Duration,
+    ) -> Result<u64> {
+        let place = format!("{}:{RAFT_PORT}", self.masters[master].place.address());
+        let started = Instant::now();
+        loop {
+            if let Some(leader) = self.current_leader().await
+                && let Ok(list) = self.get(leader, "/tepui/v1/masters").await
+            {
+                let mut members = list["masters"].as_array().into_iter().flatten();
+                let voter = members.find_map(|it| {
+                    let votes = it["raft_address"] == *place && it["votes"] == true;
+                    votes.then_some(it["id"].as_u64()).flatten()
+                });
+                if let Some(id) = voter.filter(|it| Some(*it) != old) {
+                    return Ok(id);
+                }
+            }
+            if started.elapsed() > patience {
+                bail!("no new member at {place} has a vote");
+            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 

@@ -23,6 +23,8 @@ pub struct Settings {
     pub tasks: usize,
     /// Where a task leaves a line for each of its lives.
     pub lives: PathBuf,
+    /// So many tasks of a hundred run in Docker.
+    pub docker: u64,
     /// Draws kinds of tasks.
     pub seed: u64,
 }
@@ -56,6 +58,8 @@ struct Alive {
     news: Instant,
 }
 
+/// The image of the tests, made of busybox.
+const IMAGE: &str = "tepui-test:1";
 const CPUS: f64 = 0.1;
 const MEM_MB: f64 = 16.0;
 /// Silence of a task after which it is asked for.
@@ -195,7 +199,11 @@ impl Framework {
             news: now,
         };
         self.alive.insert(id.clone(), alive);
-        task::task(id, offer, CPUS, MEM_MB, task::shell(line))
+        let mut info = task::task(id, offer, CPUS, MEM_MB, task::shell(line));
+        if self.random.below(100) < self.settings.docker {
+            info.container = Some(container(&self.settings.lives));
+        }
+        info
     }
 
     /// Kills what is due and asks for what was silent for long.
@@ -219,6 +227,26 @@ impl Framework {
         if !doubtful.is_empty() {
             let _ = self.driver.call(call::reconcile(doubtful)).await;
         }
+    }
+}
+
+/// A container that sees where lives are written down, under the same name.
+fn container(lives: &Path) -> v1::ContainerInfo {
+    let lives = lives.display().to_string();
+    v1::ContainerInfo {
+        r#type: v1::container_info::Type::Docker as i32,
+        volumes: vec![v1::Volume {
+            mode: v1::volume::Mode::Rw as i32,
+            container_path: lives.clone(),
+            host_path: Some(lives),
+            ..v1::Volume::default()
+        }],
+        docker: Some(v1::container_info::DockerInfo {
+            image: IMAGE.to_owned(),
+            network: Some(v1::container_info::docker_info::Network::None as i32),
+            ..v1::container_info::DockerInfo::default()
+        }),
+        ..v1::ContainerInfo::default()
     }
 }
 
