@@ -139,8 +139,18 @@ class Pymesos:
             def error(self, driver, message):
                 say(error=message)
 
-        self.driver = MesosSchedulerDriver(Ears(), info(), MASTERS[0], use_addict=False)
-        self.driver.start()
+        def start(framework_id):
+            framework = info()
+            if framework_id:
+                framework["id"] = dict(value=framework_id)
+            # Without a TEARDOWN when it gives up.
+            driver = MesosSchedulerDriver(Ears(), framework, MASTERS[0], use_addict=False,
+                                          failover=True)
+            driver.start()
+            return driver
+
+        self.start = start
+        self.driver = start(None)
 
     def offers(self, driver, offers):
         say(offers=len(offers))
@@ -155,6 +165,11 @@ class Pymesos:
                 pass  # lost with its connection; asked for later
 
     def beat(self):
+        if self.driver.aborted:
+            # It ends with the first acknowledgement that is not taken, as when its master dies.
+            self.driver.join()
+            self.driver = self.start(self.driver.framework_id)
+            work.doubt_all()
         kills, doubtful = work.due()
         for name in kills:
             self.driver.killTask(dict(value=name))
@@ -286,10 +301,10 @@ def wait_for_the_end():
 client = Pymesos() if KIND == "pymesos" else Plain()
 threading.Thread(target=wait_for_the_end, daemon=True).start()
 while not (work.stopping and not work.alive):
-    time.sleep(0.25)
     try:
+        time.sleep(0.25)
         client.beat()
-    except Exception:
-        pass  # not connected
+    except (Exception, KeyboardInterrupt):
+        pass  # not connected; pymesos interrupts the main thread when it gives up
 client.end()
 say(ended=True)
