@@ -8,7 +8,7 @@ use tepui_tests::cluster::binary;
 fn nothing_is_lost_under_faults() -> Result<()> {
     let output = Command::new(binary("torture"))
         .args(["--seconds=1", "--masters=3", "--agents=2", "--seed=1"])
-        .arg("--faults=kill-leader,part-leader,lose-quorum,fill-disk,roll-masters,kill-agent")
+        .arg("--faults=kill-leader,part-leader,lose-quorum,fill-disk,roll-masters,replace-members,kill-agent")
         .output()?;
     let told = String::from_utf8_lossy(&output.stdout);
     ensure!(
