@@ -197,9 +197,11 @@ impl Story {
         // agent, which knows.
         let never_ran = |state| matches!(state, TaskLost | TaskDropped | TaskGone);
         let agrees = |it: &Told| {
-            // UNKNOWN is what a KILL is answered that names no agent.
+            // UNKNOWN is what a KILL is answered that names no agent, also one that came when
+            // the task had just ended.
             let nothing = never_ran(it.state) || it.state == TaskUnknown;
-            it.state == end.state || nothing && never_ran(end.state)
+            let too_late = it.state == TaskUnknown && self.expect == Expect::Killed;
+            it.state == end.state || nothing && never_ran(end.state) || too_late
         };
         if let Some(other) = self.states[first..].iter().find(|it| !agrees(it)) {
             return Some(format!(
