@@ -189,6 +189,9 @@ class Plain:
     def __init__(self):
         self.id = self.stream = self.master = None
         self.ended = False
+        # What is asked about a task is asked before its end is acknowledged, or not at all:
+        # of one that ended and was acknowledged the master knows nothing.
+        self.order = threading.RLock()
         self.thread = threading.Thread(target=self.listen, daemon=True)
         self.thread.start()
 
@@ -250,11 +253,12 @@ class Plain:
                 self.answer(offer)
         elif kind == "UPDATE":
             status = event["update"]["status"]
-            work.update(status)
-            if status.get("uuid"):
-                self.call(dict(type="ACKNOWLEDGE", acknowledge=dict(
-                    agent_id=status["agent_id"], task_id=status["task_id"],
-                    uuid=status["uuid"])))
+            with self.order:
+                work.update(status)
+                if status.get("uuid"):
+                    self.call(dict(type="ACKNOWLEDGE", acknowledge=dict(
+                        agent_id=status["agent_id"], task_id=status["task_id"],
+                        uuid=status["uuid"])))
         elif kind == "ERROR":
             say(error=event["error"]["message"])
 
@@ -282,11 +286,12 @@ class Plain:
             pass
 
     def beat(self):
-        kills, doubtful = work.due()
-        for name in kills:
-            self.call(dict(type="KILL", kill=dict(task_id=dict(value=name))))
-        if doubtful:
-            self.call(dict(type="RECONCILE", reconcile=dict(tasks=doubtful)))
+        with self.order:
+            kills, doubtful = work.due()
+            for name in kills:
+                self.call(dict(type="KILL", kill=dict(task_id=dict(value=name))))
+            if doubtful:
+                self.call(dict(type="RECONCILE", reconcile=dict(tasks=doubtful)))
 
     def end(self):
         self.ended = True
