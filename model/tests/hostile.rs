@@ -21,7 +21,7 @@ fn resources() -> Vec<wire::Resource> {
         .to_wire();
     let mut volume = all[1].clone();
     volume.name = "disk".into();
-    volume.disk = Some(wire::resource::DiskInfo {
+    volume.disk = Some(Box::new(wire::resource::DiskInfo {
         persistence: Some(wire::resource::disk_info::Persistence {
             id: "v".into(),
             principal: Some("p".into()),
@@ -31,7 +31,7 @@ fn resources() -> Vec<wire::Resource> {
             ..Default::default()
         }),
         source: Some(wire::resource::disk_info::Source::default()),
-    });
+    }));
     volume.shared = Some(wire::resource::SharedInfo {});
     all.push(volume);
     all

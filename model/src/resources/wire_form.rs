@@ -183,12 +183,12 @@ impl Resource {
             set,
             role: old.then(role),
             allocation_info: self.allocation_role.as_ref().map(allocation_info),
-            reservation: dynamic.filter(|_| old).map(Reservation::to_wire_old),
+            reservation: dynamic.filter(|_| old).map(|it| Box::new(it.to_wire_old())),
             reservations: match new {
                 true => self.reservations.iter().map(Reservation::to_wire).collect(),
                 false => Vec::new(),
             },
-            disk: self.disk.as_ref().map(|it| it.to_wire()),
+            disk: self.disk.as_ref().map(|it| Box::new(it.to_wire())),
             revocable: self.revocable.then_some(wire::resource::RevocableInfo {}),
             shared: self.shared.then_some(wire::resource::SharedInfo {}),
         }
