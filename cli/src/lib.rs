@@ -18,6 +18,7 @@ mod commands;
 mod output;
 mod sandbox;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -26,7 +27,8 @@ use std::process::ExitCode;
 #[command(name = "tepui", version, about, max_term_width = 100)]
 struct Arguments {
     /// Masters to talk to, separated by commas; any one of the cluster will do, more keep the
-    /// command going when one is down
+    /// command going when one is down. Or zk://[USER:PASSWORD@]HOST:PORT,.../PATH, where they
+    /// publish the one that leads
     #[arg(
         long,
         global = true,
@@ -62,6 +64,8 @@ enum Command {
     Kill(commands::kill::Options),
     /// See, add, remove, back up and restore masters
     Master(commands::master::Options),
+    /// Read and write variables that frameworks keep in the masters' log
+    State(commands::state::Options),
 }
 
 /// What every command gets besides its own options.
@@ -71,7 +75,19 @@ struct Context {
     json: bool,
 }
 
+/// How long ZooKeeper may take to name a leader.
+const PUBLISHED: std::time::Duration = std::time::Duration::from_secs(10);
+
 impl Context {
+    /// Looks up who leads, where ZooKeeper knows it.
+    async fn find(mut self) -> anyhow::Result<Context> {
+        if self.master.starts_with("zk://") {
+            let leader = tepui_master::published_leader(&self.master, PUBLISHED).await;
+            self.master = leader.context("--master")?;
+        }
+        Ok(self)
+    }
+
     /// The masters to talk to, `host:port` each.
     fn masters(&self) -> Vec<String> {
         let parts = self.master.split(',').map(str::trim);
@@ -100,6 +116,7 @@ pub fn main() -> ExitCode {
         }
     };
     let result = runtime.block_on(async {
+        let context = context.find().await?;
         match arguments.command {
             Command::Local(options) => commands::local::run(&context, options).await,
             Command::Run(options) => commands::run::run(&context, options).await,
@@ -110,6 +127,7 @@ pub fn main() -> ExitCode {
             Command::Explain(options) => commands::explain::run(&context, options).await,
             Command::Kill(options) => commands::kill::run(&context, options).await,
             Command::Master(options) => commands::master::run(&context, options).await,
+            Command::State(options) => commands::state::run(&context, options).await,
         }
     });
     // A task that ignores the end of the program must not hold it up.

@@ -34,6 +34,18 @@ macro_rules! tell {
 }
 pub(crate) use tell;
 
+/// Prints what a command did: a sentence, or JSON when asked for.
+///
+/// # Errors
+/// As [`line`].
+pub(crate) fn tell_answer(context: &Context, answer: &Value, sentence: &str) -> anyhow::Result<()> {
+    match context.json {
+        true => line(format_args!("{answer:#}"))?,
+        false => line(format_args!("{sentence}"))?,
+    }
+    Ok(())
+}
+
 /// Prints rows as a table, or as a JSON array when asked for.
 pub(crate) fn print(context: &Context, rows: &[Value], columns: &[Column]) -> io::Result<()> {
     if context.json {

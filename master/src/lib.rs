@@ -143,6 +143,26 @@ pub async fn start(flags: &[String]) -> Result<Handle> {
     start_with(flags).await
 }
 
+/// `host:port` of the master that leads, as it is published in ZooKeeper at `zk://...`; for those
+/// who know no master.
+///
+/// # Errors
+/// The URL is none, or nobody is published within `patience`.
+pub async fn published_leader(url: &str, patience: Duration) -> Result<String> {
+    let url = tepui_server::zookeeper::Url::parse(url)?;
+    let mut detector = tepui_server::zookeeper::Detector::start(url.clone(), patience);
+    let found = async {
+        loop {
+            if let Some(leader) = detector.leader() {
+                return leader;
+            }
+            detector.changed().await;
+        }
+    };
+    let found = tokio::time::timeout(patience, found).await;
+    found.with_context(|| format!("ZooKeeper at {url} names no master that leads"))
+}
+
 async fn start_with(flags: Flags) -> Result<Handle> {
     let mut settings = Settings::read(flags)?;
     let listener = Listener::bind(settings.listen).await?;

@@ -193,6 +193,22 @@ impl RowsDb {
         open(path, create).map(RowsDb)
     }
 
+    /// Closes it and removes its folder, unless somebody else uses it, who is given back. What
+    /// cannot be removed is tried again at the next start.
+    pub(crate) fn remove(self) -> Option<RowsDb> {
+        match Arc::try_unwrap(self.0) {
+            Ok(db) => {
+                let path = db.path().to_owned();
+                drop(db);
+                if let Err(error) = std::fs::remove_dir_all(&path) {
+                    tracing::warn!(%error, path = %path.display(), "old rows cannot be removed");
+                }
+                None
+            }
+            Err(used) => Some(RowsDb(used)),
+        }
+    }
+
     pub(crate) fn identity(&self) -> Result<Option<Vec<u8>>, DiskFailure> {
         Ok(self.0.get(IDENTITY)?)
     }

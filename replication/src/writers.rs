@@ -165,7 +165,10 @@ pub(crate) fn write_rows(
     progress: &Progress,
     fault: &Fault,
 ) {
+    // Rows before a swap, which may still be read.
+    let mut replaced: Vec<RowsDb> = Vec::new();
     while let Ok(next) = work.recv() {
+        replaced = replaced.into_iter().filter_map(RowsDb::remove).collect();
         match next {
             RowsWork::Flush { rows, record } => {
                 room.look();
@@ -178,8 +181,7 @@ pub(crate) fn write_rows(
             RowsWork::Swap { rows, done } => {
                 let applied = rows.origin.index;
                 match rows.swap_in() {
-                    // The folder of those before goes at the next start: they may still be read.
-                    Ok(swapped) => db = swapped,
+                    Ok(swapped) => replaced.push(std::mem::replace(&mut db, swapped)),
                     Err(error) => return fault.report(&Fatal::Swap(error)),
                 }
                 progress.set(applied);

@@ -15,14 +15,15 @@ import urllib.request
 
 from pymesos import MesosSchedulerDriver, Scheduler
 
+from tasks import CPUS, MEM, answer, task
+
 MASTER = sys.argv[1]
-CPUS, MEM = 0.1, 32
 PATIENCE = 90
 
 
 def state():
-    with urllib.request.urlopen("http://%s/state" % MASTER, timeout=10) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen("http://%s/state" % MASTER, timeout=10) as body:
+        return json.load(body)
 
 
 def command(index):
@@ -62,21 +63,8 @@ class Twenty(Scheduler):
                 while self.waiting and cpus >= CPUS and mem >= MEM:
                     name, line = self.waiting.popitem()
                     cpus, mem = cpus - CPUS, mem - MEM
-                    tasks.append(dict(
-                        name=name,
-                        task_id=dict(value=name),
-                        agent_id=dict(value=offer["agent_id"]["value"]),
-                        resources=[
-                            dict(name="cpus", type="SCALAR", scalar=dict(value=CPUS)),
-                            dict(name="mem", type="SCALAR", scalar=dict(value=MEM)),
-                        ],
-                        command=dict(shell=True, value=line),
-                    ))
-            filters = dict(refuse_seconds=0.1)
-            if tasks:
-                driver.launchTasks(offer["id"], tasks, filters)
-            else:
-                driver.declineOffer(offer["id"], filters)
+                    tasks.append(task(name, line, offer))
+            answer(driver, offer, tasks)
 
     def statusUpdate(self, driver, update):
         name = update["task_id"]["value"]

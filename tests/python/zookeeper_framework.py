@@ -12,7 +12,7 @@ import threading
 
 from pymesos import MesosSchedulerDriver, Scheduler
 
-CPUS, MEM = 0.1, 32
+from tasks import answer, task
 
 
 def say(**what):
@@ -44,21 +44,8 @@ class Follower(Scheduler):
                 if self.waiting:
                     name = next(iter(self.waiting))
                     line = self.waiting.pop(name)
-                    tasks.append(dict(
-                        name=name,
-                        task_id=dict(value=name),
-                        agent_id=dict(value=offer["agent_id"]["value"]),
-                        resources=[
-                            dict(name="cpus", type="SCALAR", scalar=dict(value=CPUS)),
-                            dict(name="mem", type="SCALAR", scalar=dict(value=MEM)),
-                        ],
-                        command=dict(shell=True, value=line),
-                    ))
-            filters = dict(refuse_seconds=0.1)
-            if tasks:
-                driver.launchTasks(offer["id"], tasks, filters)
-            else:
-                driver.declineOffer(offer["id"], filters)
+                    tasks.append(task(name, line, offer))
+            answer(driver, offer, tasks)
 
     def statusUpdate(self, driver, update):
         say(task=update["task_id"]["value"], state=update["state"])

@@ -271,12 +271,14 @@ pub(crate) fn start(
     work_dir: PathBuf,
     address: SocketAddr,
     flags: &[String],
+    environment: &[(String, String)],
 ) -> Result<Process> {
     std::fs::create_dir_all(folder)?;
     let log = folder.join(format!("{name}-{}.log", address.port()));
     let file = File::options().create(true).append(true).open(&log)?;
     let child = Command::new(binary(name))
         .args(flags)
+        .envs(environment.iter().cloned())
         .arg(format!("--work_dir={}", work_dir.display()))
         .arg(format!("--ip={}", address.ip()))
         .arg(format!("--port={}", address.port()))
@@ -297,7 +299,8 @@ fn start_master(folder: &Path, port: u16, raft_port: u16, flags: &[String]) -> R
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut all = vec![format!("--raft_port={raft_port}")];
     all.extend_from_slice(flags);
-    start("tepui-master", folder, folder.join("master"), address, &all)
+    let work_dir = folder.join("master");
+    start("tepui-master", folder, work_dir, address, &all, &[])
 }
 
 pub(crate) fn start_agent(
@@ -310,5 +313,6 @@ pub(crate) fn start_agent(
     let mut all = vec![format!("--master={master}")];
     all.extend(flags.iter().map(|it| (*it).to_owned()));
     let folder = work_dir.parent().context("a work folder lies somewhere")?;
-    start("tepui-agent", folder, work_dir.to_owned(), address, &all)
+    let work_dir = work_dir.to_owned();
+    start("tepui-agent", folder, work_dir, address, &all, &[])
 }

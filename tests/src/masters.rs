@@ -29,6 +29,7 @@ pub struct Master {
     /// Its `--work_dir`.
     pub work_dir: PathBuf,
     flags: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 /// Several masters and some agents. Masters keep their ports for life.
@@ -91,6 +92,7 @@ impl Masters {
             raft_address: format!("127.0.0.1:{raft_port}"),
             work_dir: self.folder.path().join(format!("master-{index}")),
             flags: all,
+            environment: Vec::new(),
         });
         Ok(index)
     }
@@ -119,6 +121,7 @@ impl Masters {
             master.work_dir.clone(),
             master.address,
             &master.flags,
+            &master.environment,
         )?;
         master.process = Some(process);
         Ok(())
@@ -181,6 +184,12 @@ impl Masters {
     /// Replaces the flags with which a master starts next time.
     pub fn set_flags(&mut self, index: usize, change: impl FnOnce(&mut Vec<String>)) {
         change(&mut self.masters[index].flags);
+    }
+
+    /// Replaces what a master finds in its environment next time, beside what is there.
+    pub fn set_environment(&mut self, index: usize, variables: &[(&str, &str)]) {
+        let owned = |it: &(&str, &str)| (it.0.to_owned(), it.1.to_owned());
+        self.masters[index].environment = variables.iter().map(owned).collect();
     }
 
     /// Client address of one.

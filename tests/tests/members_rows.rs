@@ -191,11 +191,13 @@ impl Lagging {
     /// It follows, with all rows and one folder of them.
     fn check(mut self) -> Result<()> {
         self.masters.wait_for_follower(self.away)?;
-        // The folder before a swap goes with the next start.
+        // The folder before a swap goes when rows are next written.
+        wait_for("one folder of rows", http::PATIENCE, || {
+            self.masters.set_weight("tick")?;
+            Ok((self.new_rows()?.len() == 1).then_some(()))
+        })?;
         self.masters.restart(self.away)?;
         self.masters.wait_for_follower(self.away)?;
-        let folders = self.new_rows()?;
-        ensure!(folders.len() == 1, "{folders:?}");
         let third = self.third;
         if self.masters.masters[third].process.is_some() {
             self.masters.kill(third)?;

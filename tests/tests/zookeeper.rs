@@ -6,7 +6,7 @@ use std::time::Duration;
 use tepui_tests::{
     cluster::wait_for,
     http,
-    masters::{ELECTION_PATIENCE, Masters},
+    masters::{ELECTION_PATIENCE, Masters, command},
     zookeeper::ZooKeeper,
 };
 
@@ -198,5 +198,27 @@ fn a_framework_of_pymesos_follows_the_leader() -> Result<()> {
         let bad = seen["error"].is_string() || seen["state"] == "TASK_LOST";
         ensure!(!bad, "{seen}");
     }
+    Ok(())
+}
+
+/// The command line finds the leader there, as the agents do.
+#[test]
+fn the_command_line_finds_the_leader() -> Result<()> {
+    let zookeeper = ZooKeeper::start()?;
+    let url = zookeeper.url("", "/some/mesos");
+    let mut masters = masters(3, &zookeeper)?;
+    for _ in 0..2 {
+        let leader = masters.leader()?;
+        let address = masters.address(leader).to_string();
+        wait_for("the leader to be published", PATIENCE, || {
+            let list = command(&url, &["list"])?;
+            let leads = |it: &str| it.contains(" leader ") && it.contains(&address);
+            Ok(list.lines().any(leads).then_some(()))
+        })?;
+        masters.kill(leader)?;
+    }
+    let error = command(&zookeeper.url("", "/nobody"), &["list"]);
+    let error = error.err().context("found")?.to_string();
+    ensure!(error.contains("names no master that leads"), "{error}");
     Ok(())
 }

@@ -123,7 +123,7 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
         Command::Remove { member, force } => remove(context, &member, force).await?,
         Command::Transfer { to } => {
             let answer = ask(context, "transfer", &json!({ "to": to })).await?;
-            tell(
+            output::tell_answer(
                 context,
                 &answer,
                 &format!("master {} leads", answer["leader"]),
@@ -132,7 +132,7 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
         Command::Upgrade { to } => {
             let answer = ask(context, "upgrade", &json!({ "version": to })).await?;
             let version = &answer["cluster_version"];
-            tell(
+            output::tell_answer(
                 context,
                 &answer,
                 &format!("the cluster is at version {version}"),
@@ -169,14 +169,6 @@ async fn offline(
     tokio::task::spawn_blocking(work).await?
 }
 
-fn tell(context: &Context, answer: &Value, sentence: &str) -> Result<()> {
-    match context.json {
-        true => output::line(format_args!("{answer:#}"))?,
-        false => output::line(format_args!("{sentence}"))?,
-    }
-    Ok(())
-}
-
 fn tell_done(context: &Context, done: &tepui_master::offline::Done, next: &str) -> Result<()> {
     let answer = json!({
         "cluster_id": done.cluster_id,
@@ -188,7 +180,7 @@ fn tell_done(context: &Context, done: &tepui_master::offline::Done, next: &str) 
         "master {} is the whole of cluster {} now, incarnation {}, with {} rows on its disk; {next}",
         done.node_id, done.cluster_id, done.incarnation, done.rows
     );
-    tell(context, &answer, &sentence)
+    output::tell_answer(context, &answer, &sentence)
 }
 
 async fn ask(context: &Context, what: &str, body: &Value) -> Result<Value> {
@@ -239,7 +231,7 @@ async fn add(context: &Context, address: &str, no_wait: bool) -> Result<()> {
         }
     }
     let sentence = format!("master {id} at {address} is a {}", text(&answer, "role"));
-    tell(context, &answer, &sentence)
+    output::tell_answer(context, &answer, &sentence)
 }
 
 async fn remove(context: &Context, member: &str, force: bool) -> Result<()> {
@@ -262,7 +254,7 @@ async fn remove(context: &Context, member: &str, force: bool) -> Result<()> {
     )
     .await?;
     let sentence = format!("master {} is removed", answer["removed"]);
-    tell(context, &answer, &sentence)
+    output::tell_answer(context, &answer, &sentence)
 }
 
 async fn backup(context: &Context, path: &Path) -> Result<()> {
@@ -286,7 +278,7 @@ async fn backup(context: &Context, path: &Path) -> Result<()> {
         Ok(bytes) => {
             let answer = json!({ "file": path.display().to_string(), "bytes": bytes });
             let sentence = format!("{bytes} bytes are in {}", path.display());
-            tell(context, &answer, &sentence)
+            output::tell_answer(context, &answer, &sentence)
         }
         Err(error) => {
             // Half of a backup is none.

@@ -10,3 +10,4 @@ pub(crate) mod logs;
 pub(crate) mod master;
 pub(crate) mod ps;
 pub(crate) mod run;
+pub(crate) mod state;

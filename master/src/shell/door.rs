@@ -106,6 +106,17 @@ impl Failure {
     }
 }
 
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Box::new(failure.response())
+    }
+}
+
+/// The answer of a handler, whichever way it came to it.
+pub(crate) fn settle(answer: Result<Response, Refusal>) -> Response {
+    answer.unwrap_or_else(|refusal| *refusal)
+}
+
 impl From<Answer> for Result<StatusCode, Failure> {
     fn from(answer: Answer) -> Self {
         let status = StatusCode::from_u16(answer.status.http_code())

@@ -3,7 +3,7 @@
 use crate::{
     config::supported_version,
     shell::{
-        door::{App, Failure},
+        door::{App, Failure, settle},
         peers::{Peers, fetch, keeper, links::MAX_FRAME, note},
     },
 };
@@ -35,10 +35,6 @@ const HANDOVER: Duration = Duration::from_secs(5);
 /// How long a voter may take to say who it is.
 const GREETING: Duration = Duration::from_secs(5);
 
-fn refuse(failure: Failure) -> Refusal {
-    Box::new(failure.response())
-}
-
 fn conflict(message: impl Into<String>) -> Failure {
     Failure::new(StatusCode::CONFLICT, message)
 }
@@ -55,10 +51,7 @@ pub(crate) async fn answer(
     parts: &Parts,
     content: Body,
 ) -> Response {
-    match try_answer(app, route, rest, parts, content).await {
-        Ok(response) => response,
-        Err(refusal) => *refusal,
-    }
+    settle(try_answer(app, route, rest, parts, content).await)
 }
 
 async fn try_answer(
@@ -76,7 +69,7 @@ async fn try_answer(
         if !reads {
             return Err(Box::new(respond::method_not_allowed("GET", &parts.method)));
         }
-        return backup(app).map_err(refuse);
+        return Ok(backup(app)?);
     }
     if rest.is_empty() {
         app.admit(Realm::ReadOnly, &parts.headers)?;
@@ -87,7 +80,7 @@ async fn try_answer(
         if app.leadership.borrow().leader.is_some() {
             app.elsewhere(&parts.uri, &parts.headers).await?;
         }
-        let list = list(&app.peers).await.map_err(refuse)?;
+        let list = list(&app.peers).await?;
         return Ok(shape.json(list.to_string()));
     }
     let principal = app.admit(Realm::ReadWrite, &parts.headers)?;
@@ -99,7 +92,7 @@ async fn try_answer(
     let body: Value = match body.is_empty() {
         true => json!({}),
         false => serde_json::from_slice(&body)
-            .map_err(|error| refuse(Failure::bad_request(error.to_string())))?,
+            .map_err(|error| Failure::bad_request(error.to_string()))?,
     };
     let done = match rest {
         "add" => add(app, &body).await,
@@ -108,8 +101,7 @@ async fn try_answer(
         "upgrade" => upgrade(app, principal, &body).await,
         _ => return Ok(respond::not_found()),
     };
-    let done = done.map_err(refuse)?;
-    Ok(shape.json(done.to_string()))
+    Ok(shape.json(done?.to_string()))
 }
 
 async fn status(peers: &Peers) -> Result<Status, Failure> {

@@ -3,7 +3,7 @@
 use crate::{
     endpoints::{agents, frameworks, json::Writer, maintenance, roles, state, tasks},
     shell::{
-        door::{App, Failure, mark_stale, no_leader},
+        door::{App, Failure, mark_stale, no_leader, settle},
         metrics,
     },
     view::View,
@@ -30,10 +30,7 @@ pub(crate) async fn disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 's
 
 /// Answers the read endpoint `route`; `rest` is what the path has beyond it.
 pub(crate) async fn answer(app: &Arc<App>, route: &str, rest: &str, parts: &Parts) -> Response {
-    match try_answer(app, route, rest, parts).await {
-        Ok(response) => response,
-        Err(refusal) => *refusal,
-    }
+    settle(try_answer(app, route, rest, parts).await)
 }
 
 async fn try_answer(
@@ -104,17 +101,14 @@ async fn try_answer(
     {
         return Ok(respond::method_not_allowed("GET", &parts.method));
     }
-    let work = of_view(app, route, query).map_err(|failure| Box::new(failure.response()))?;
+    let work = of_view(app, route, query)?;
     // The JSON of a large cluster takes a while to write, and to compress.
     if let Some((past, view)) = stale {
         let request = format!("{route}?{} {shape:?}", query.unwrap_or_default());
         let answer = past.answer(request, move || shape.json(work(&view)));
         return Ok(mark_stale(answer.await));
     }
-    let view = app
-        .snapshot()
-        .await
-        .map_err(|failure| Box::new(failure.response()))?;
+    let view = app.snapshot().await?;
     Ok(disk(move || shape.json(work(&view))).await)
 }
 
@@ -196,8 +190,7 @@ fn tasks_query(query: Option<&str>) -> Result<tasks::Query, Failure> {
 /// GET of an endpoint that also takes writes.
 pub(crate) async fn read(app: &Arc<App>, route: &str, parts: &Parts) -> Result<Response, Refusal> {
     let shape = Shape::of(&parts.method, &parts.headers, parts.uri.query());
-    let refuse = |failure: Failure| Box::new(failure.response());
-    let work = of_view(app, route, parts.uri.query()).map_err(refuse)?;
-    let view = app.snapshot().await.map_err(refuse)?;
+    let work = of_view(app, route, parts.uri.query())?;
+    let view = app.snapshot().await?;
     Ok(disk(move || shape.json(work(&view))).await)
 }

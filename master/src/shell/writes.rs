@@ -1,7 +1,7 @@
 //! The endpoints that change something: forms and JSON, as the older interface has them.
 
 use crate::shell::{
-    door::{App, Failure},
+    door::{App, Failure, settle},
     intake::Class,
     operator, reads,
 };
@@ -20,16 +20,9 @@ use tepui_server::{
     respond, routing,
 };
 
-fn refuse(failure: Failure) -> Refusal {
-    Box::new(failure.response())
-}
-
 /// Answers an endpoint that takes POST alone.
 pub(crate) async fn answer(app: &Arc<App>, route: &str, parts: &Parts, content: Body) -> Response {
-    match post(app, route, parts, content).await {
-        Ok(status) => respond::empty(status),
-        Err(refusal) => *refusal,
-    }
+    settle(post(app, route, parts, content).await.map(respond::empty))
 }
 
 async fn post(
@@ -45,7 +38,7 @@ async fn post(
     }
     let body = body::read(&parts.headers, content).await?;
     if route == "tepui/v1/panic" {
-        return panic(app, &parts.headers).await.map_err(refuse);
+        return Ok(panic(app, &parts.headers).await?);
     }
     let request = match route {
         "machine/down" => {
@@ -57,8 +50,7 @@ async fn post(
         "tepui/v1/kill" => kill(&body),
         _ => form(route, &body),
     };
-    let request = request.map_err(refuse)?;
-    app.operate(principal, request).await.map_err(refuse)
+    Ok(app.operate(principal, request?).await?)
 }
 
 /// Answers `/weights`, `/quota` and `/maintenance/schedule`, which are read and written at
@@ -70,10 +62,7 @@ pub(crate) async fn either(
     parts: &Parts,
     content: Body,
 ) -> Response {
-    match try_either(app, route, rest, parts, content).await {
-        Ok(response) => response,
-        Err(refusal) => *refusal,
-    }
+    settle(try_either(app, route, rest, parts, content).await)
 }
 
 async fn try_either(
@@ -119,7 +108,7 @@ async fn try_either(
         },
         _ => decode(&body).map(|schedule| OperatorRequest::UpdateMaintenanceSchedule { schedule }),
     };
-    let request = request.map_err(refuse)?;
+    let request = request?;
     let is_new_quota = route == "quota" && parts.method == Method::POST;
     let status = app.operate(principal, request).await;
     // Here Mesos calls a guarantee beyond the cluster's capacity a conflict.
@@ -132,7 +121,7 @@ async fn try_either(
             false => failure,
         }
     });
-    status.map(respond::empty).map_err(refuse)
+    Ok(respond::empty(status?))
 }
 
 fn percent_decoded(text: &str) -> String {

@@ -12,6 +12,7 @@ use futures_util::{Stream, stream};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 use tepui_replication::{
     DiskFailure, FetchedRows, Handle, Identity, NodeId, OpenError, Origin, RowsPart, RowsWriter,
@@ -25,6 +26,9 @@ use tonic::{Status, Streaming};
 
 /// Groups of rows between the thread that reads them and the stream: of 256 KiB each.
 const GROUPS: usize = 4;
+
+/// A sender that says nothing for so long has a disk that hangs: another one may have none.
+const STALLED: Duration = Duration::from_secs(15);
 
 /// The parts of all rows, read on a thread of their own.
 ///
@@ -125,6 +129,11 @@ pub(crate) struct Transfer {
     stream: Streaming<RowsFrame>,
 }
 
+async fn next(frames: &mut Streaming<RowsFrame>) -> Result<Option<RowsFrame>, Status> {
+    let frame = tokio::time::timeout(STALLED, frames.message()).await;
+    frame.unwrap_or_else(|_| Err(Status::deadline_exceeded("it stopped sending rows")))
+}
+
 /// Copies the rows of the master at `address` into a new folder of `store`.
 ///
 /// # Errors
@@ -148,7 +157,7 @@ pub(crate) async fn copy(
     let mut frames = client.rows(request).await?.into_inner();
     let Some(RowsFrame {
         kind: Some(Kind::Origin(origin)),
-    }) = frames.message().await?
+    }) = next(&mut frames).await?
     else {
         bail!("master {address} sent rows without saying of when they are");
     };
@@ -169,7 +178,7 @@ pub(crate) async fn copy(
         bail!("the transfer was cut off")
     });
     let receive = async {
-        while let Some(frame) = frames.message().await? {
+        while let Some(frame) = next(&mut frames).await? {
             let Some(kind) = frame.kind else { continue };
             let is_last = matches!(kind, Kind::End(_));
             // Closed when the writer has failed, which says why.
@@ -252,6 +261,10 @@ pub(crate) async fn redeem(peers: Arc<Peers>, from: NodeId, ticket: Bytes) {
             }
             // The sender sees its stream's end and sends another ticket.
             Err(error) => {
+                if let Some(RowsError::Newer(newer)) = error.downcast_ref() {
+                    // No other rows will do.
+                    peers.give_up(newer.to_string());
+                }
                 tracing::warn!(from, error = format!("{error:#}"), "rows were not fetched");
             }
         }
