@@ -11,7 +11,7 @@ endif
 # What an operator runs.
 PRODUCT := --bin tepui --bin tepui-master --bin tepui-agent --bin tepui-shim
 
-.PHONY: run test torture sim lint bench images setup
+.PHONY: run test exact torture sim lint bench images setup
 
 run: setup ## Build, start a cluster on 127.0.0.1, run a small workload, stay up until Ctrl-C
 	@echo "==> building (the first time takes a few minutes)"
@@ -21,6 +21,12 @@ run: setup ## Build, start a cluster on 127.0.0.1, run a small workload, stay up
 test: setup ## Every test, from nothing
 	@scripts/docker.sh
 	@scripts/test.sh
+
+# STEPS in random histories, 200 each; a seed that fails prints the shortest history as a scenario
+STEPS ?= 1000000
+
+exact: setup ## The allocator against its oracle, bit for bit, over a million random steps
+	HISTORIES=$$(( ($(STEPS) + 199) / 200 )) $(CARGO) test -p tepui-allocator --test histories -- --nocapture
 
 torture: setup ## Masters and agents killed, paused, cut off and filled up under load, for minutes
 	$(CARGO) build --release $(PRODUCT) --bin torture

@@ -1,6 +1,6 @@
 //! Agents: what they have, what of it is given away, and who need not be asked about the rest.
 
-use crate::{amounts::Amounts, bits::Bits, filters::AgentFilters};
+use crate::{amounts::Amounts, bits::Bits, decide::LONG, filters::AgentFilters};
 use std::sync::Arc;
 use tepui_model::{
     AgentId, FrameworkId, Resource, Resources, Role,
@@ -87,6 +87,14 @@ impl Refusals {
             if *top_too {
                 self.at_top.set(*client);
             }
+        }
+    }
+
+    /// The client refused this for a while: no need to ask it when that is the most there was.
+    pub(crate) fn filtered(&mut self, client: u32, refused: &Arc<Resources>) {
+        if Arc::ptr_eq(refused, &self.top) {
+            self.known.set(client);
+            self.at_top.set(client);
         }
     }
 
@@ -179,10 +187,38 @@ impl Agent {
             return self.total.clone();
         }
         let mut available = Resources::clone(&self.total);
+        if available.len() > LONG {
+            // All at once: one by one would go through the whole list for each.
+            let held = self
+                .allocated
+                .iter()
+                .flat_map(|(_, held)| held.iter_counted());
+            let held = held.filter(|(it, _)| !it.shared);
+            let all = held.flat_map(|(it, copies)| (0..copies).map(|_| it.clone()));
+            available.saturating_sub(&all.collect());
+            return Arc::new(available);
+        }
         for (_, held) in &self.allocated {
             match held.iter().any(|it| it.shared) {
                 true => available.saturating_sub(&held.non_shared()),
                 false => available.saturating_sub(held),
+            }
+        }
+        Arc::new(available)
+    }
+
+    /// What would be available if the client did not hold this part of what it holds.
+    pub(crate) fn available_without(
+        &self,
+        client: Option<u32>,
+        part: &Resources,
+    ) -> Arc<Resources> {
+        let mut available = Resources::clone(&self.total);
+        for (holder, held) in &self.allocated {
+            let held = held.non_shared();
+            match Some(*holder) == client {
+                true => available.saturating_sub(&held.difference(part)),
+                false => available.saturating_sub(&held),
             }
         }
         Arc::new(available)

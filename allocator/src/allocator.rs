@@ -79,6 +79,10 @@ pub struct Allocator {
     pub(crate) counts: Counts,
     /// Kept from visit to visit for their memory.
     pub(crate) walk: Walk,
+    /// Clients that some agent may remember as refusing, or has a filter of.
+    pub(crate) refusers: Bits,
+    /// Every agent that has something was made pending since the last cycle.
+    pub(crate) all_pending: bool,
     pub(crate) lot: Lot,
     pub(crate) skip: Bits,
     pub(crate) allotted: Allotted,
@@ -126,6 +130,8 @@ impl Allocator {
             reviewed: 0,
             counts: Counts::default(),
             walk: Walk::default(),
+            refusers: Bits::default(),
+            all_pending: false,
             lot: Lot::default(),
             skip: Bits::default(),
             allotted: Allotted::default(),
@@ -189,6 +195,10 @@ impl Allocator {
     }
 
     fn pend_all(&mut self) {
+        if self.all_pending && self.run.is_none() {
+            return;
+        }
+        self.all_pending = true;
         for agent in 0..self.agents.len() {
             if self.agents[agent].is_some() {
                 self.pend(agent as u32);
@@ -424,9 +434,13 @@ impl Allocator {
         self.drop_filters(&left);
         self.drop_idle_clients(framework);
         // Whatever it refused, it may take under its new description.
-        for agent in self.agents.iter_mut().flatten() {
-            for (_, client) in &clients {
-                agent.refusals.forget(*client);
+        let refusers = clients.iter().map(|it| it.1);
+        let refusers: Vec<u32> = refusers.filter(|it| self.refusers.get(*it)).collect();
+        if !refusers.is_empty() {
+            for agent in self.agents.iter_mut().flatten() {
+                for client in &refusers {
+                    agent.refusals.forget(*client);
+                }
             }
         }
         self.pend_all();
@@ -472,14 +486,19 @@ impl Allocator {
 
     /// Drops the clients' filters; what they refused for another reason is asked again.
     fn drop_filters(&mut self, clients: &[u32]) {
+        let clients = clients.iter().copied();
+        let clients: Vec<u32> = clients.filter(|it| self.refusers.get(*it)).collect();
         if clients.is_empty() {
             return;
         }
         for agent in self.agents.iter_mut().flatten() {
-            for client in clients {
+            for client in &clients {
                 agent.refusals.forget(*client);
                 agent.filters.remove(*client);
             }
+        }
+        for client in clients {
+            self.refusers.unset(client);
         }
     }
 
@@ -844,7 +863,10 @@ impl Allocator {
     }
 
     fn add_filter(&mut self, agent: u32, client: u32, refused: &Arc<Resources>, until: Instant) {
-        let (added, earlier) = self.agent_mut(agent).filters.add(client, refused, until);
+        self.refusers.set(client);
+        let it = self.agent_mut(agent);
+        it.refusals.filtered(client, refused);
+        let (added, earlier) = it.filters.add(client, refused, until);
         self.counts.filters_added += u64::from(added);
         if let Some(earlier) = earlier {
             self.expiry.add(earlier, agent);

@@ -58,6 +58,10 @@ impl Allocator {
             clients.dedup();
             for client in clients {
                 assert!(
+                    self.refusers.get(client),
+                    "{id}: a filter that is not known of"
+                );
+                assert!(
                     self.tree.client(client).is_subscribed,
                     "{id}: a filter of nobody"
                 );

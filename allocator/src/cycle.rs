@@ -160,6 +160,7 @@ impl Allocator {
     /// Begins a cycle, or goes on with one that was interrupted. A slice ends with the agent that
     /// exceeds the budget of work (a client asked is one), so that it always gets on.
     pub fn allocate(&mut self, now: Instant, budget: u32) -> Cycle {
+        self.all_pending = false;
         self.expire_filters(now);
         self.refresh_stale();
         self.rouse_held();
@@ -425,6 +426,9 @@ impl Allocator {
         let (round, disturbed) = (self.round, self.disturbed);
         let it = self.agents[agent as usize].as_mut().expect("a live agent");
         it.refusals.add(&lot.refusals, &it.available);
+        for (client, _) in &lot.refusals {
+            self.refusers.set(*client);
+        }
         if !guarantees {
             // Shared volumes were given to one; another may have them in the next cycle. What is
             // possible since this cycle was interrupted may be so for a guarantee.

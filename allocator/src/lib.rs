@@ -59,6 +59,7 @@ mod explain;
 mod filters;
 mod frameworks;
 mod index;
+mod labels;
 mod options;
 mod quota;
 mod room;

@@ -11,6 +11,7 @@
 use crate::{
     amounts::Amounts,
     bits::Bits,
+    labels::Labels,
     quota::Quotas,
     share::{Scale, Share, UNIT_WEIGHT},
 };
@@ -96,9 +97,10 @@ pub(crate) struct Tree {
     free_nodes: Vec<u32>,
     by_role: BTreeMap<Role, u32>,
     clients: Vec<Option<Client>>,
-    /// The share of each client when its list was last put in order: close together, since they
-    /// are compared much.
-    shares: Vec<Share>,
+    /// The share of each client when its list was last put in order, and the number of its
+    /// framework's id: close together, since they are compared much.
+    shares: Vec<(Share, u64)>,
+    labels: Labels,
     free_clients: Vec<u32>,
     weights: BTreeMap<Role, u64>,
     /// Shared volumes in use, by scope (a [`sibling`]) and agent: each counts once per scope.
@@ -128,6 +130,7 @@ impl Tree {
             by_role: BTreeMap::new(),
             clients: Vec::new(),
             shares: Vec::new(),
+            labels: Labels::default(),
             free_clients: Vec::new(),
             weights: BTreeMap::new(),
             shared: BTreeMap::new(),
@@ -242,7 +245,16 @@ impl Tree {
             is_listed: false,
             dirty: false,
         };
+        let (label, anew) = self.labels.acquire(id);
+        if anew {
+            for (it, share) in self.clients.iter().zip(&mut self.shares) {
+                share.1 = it
+                    .as_ref()
+                    .map_or(0, |it| self.labels.get(&it.framework_id));
+            }
+        }
         let share = Share::dominant(&self.scale, &client.amounts, UNIT_WEIGHT, 0);
+        let share = (share, label);
         let at = match self.free_clients.pop() {
             Some(at) => {
                 self.clients[at as usize] = Some(client);
@@ -268,6 +280,7 @@ impl Tree {
         let Some(it) = self.clients[client as usize].take() else {
             return;
         };
+        self.labels.release(&it.framework_id);
         self.free_clients.push(client);
         self.dormant.unset(client);
         self.guaranteed.unset(client);
@@ -382,11 +395,8 @@ impl Tree {
     }
 
     fn compare_clients(&self, one: u32, other: u32) -> Ordering {
-        let shares = (&self.shares[one as usize], &self.shares[other as usize]);
-        shares.0.compare(shares.1).then_with(|| {
-            let (one, other) = (self.client(one), self.client(other));
-            one.framework_id.cmp(&other.framework_id)
-        })
+        let (one, other) = (&self.shares[one as usize], &self.shares[other as usize]);
+        one.0.compare(&other.0).then(one.1.cmp(&other.1))
     }
 
     fn share_and_name(&self, it: u32) -> (&Share, &str) {
@@ -615,13 +625,13 @@ impl Tree {
         let (is_listed, node) = (it.is_listed, it.node);
         self.client_mut(client).dirty = false;
         if !is_listed {
-            self.shares[client as usize] = share;
+            self.shares[client as usize].0 = share;
             return;
         }
         self.moves += 1;
         let mut list = std::mem::take(&mut self.node_mut(node).listed);
         let from = list.partition_point(|it| self.compare_clients(*it, client).is_lt());
-        self.shares[client as usize] = share;
+        self.shares[client as usize].0 = share;
         move_in_order(&mut list, from, client, |one, other| {
             self.compare_clients(one, other)
         });
@@ -667,7 +677,7 @@ impl Tree {
         self.dirty_nodes.clear();
         for (it, share) in self.clients.iter_mut().zip(&mut self.shares) {
             if let Some(it) = it {
-                *share = Share::dominant(&self.scale, &it.amounts, UNIT_WEIGHT, it.count);
+                share.0 = Share::dominant(&self.scale, &it.amounts, UNIT_WEIGHT, it.count);
                 it.dirty = false;
             }
         }
@@ -716,6 +726,13 @@ impl Tree {
             }
             assert_eq!(sum, it.amounts, "{} in {}", it.framework_id, it.role);
             assert_eq!(it.is_listed, self.listed.get(client));
+            let label = self.shares[client as usize].1;
+            assert_eq!(
+                label,
+                self.labels.get(&it.framework_id),
+                "{}",
+                it.framework_id
+            );
             let quota = self.node(it.node).quota;
             assert_eq!(
                 quota,

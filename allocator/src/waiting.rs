@@ -2,12 +2,10 @@
 
 use crate::{
     allocator::{Allocator, Change},
-    amounts::Amounts,
     bits::Bits,
     decide::{Lot, NoReport, Verdict},
     quota,
 };
-use std::sync::Arc;
 use tepui_model::{AgentId, FrameworkId, Resources, Role, time::Instant};
 
 /// Frameworks that want offers and have none; see [`Allocator::waiting`].
@@ -54,13 +52,13 @@ impl Allocator {
     }
 
     /// Whether one of those who wait would take something of the agent if `offered`, which is
-    /// held now by another in `role`, were free; it waits no longer then. Those who are known to
+    /// held now by `holder` in `role`, were free; it waits no longer then. Those who are known to
     /// refuse cost a bit; at most `budget` others are asked, each of which is taken from it.
     pub fn find_taker(
         &mut self,
         now: Instant,
         agent: &AgentId,
-        role: &Role,
+        (holder, role): (&FrameworkId, &Role),
         offered: &Resources,
         waiting: &mut Waiting,
         budget: &mut usize,
@@ -71,9 +69,8 @@ impl Allocator {
         }
         self.refresh(agent);
         let it = self.agent(agent);
-        let mut then = Resources::clone(&it.available);
-        then.add(&offered.unallocate().non_shared());
-        let then = Arc::new(then);
+        let holder = self.find_client(holder, role);
+        let then = it.available_without(holder, &offered.unallocate().non_shared());
         // What is known of those who refuse is known of what was available lately, or less.
         let mut skip = match it.refusals.top().contains(&then) {
             true => it.refusals.at_top().clone(),
@@ -85,10 +82,12 @@ impl Allocator {
             .iter()
             .all(|it| it.is_unreserved() && !it.shared && !it.revocable);
         // As if it were free.
-        let free = self.dimensions.amounts(offered, quota::is_free);
-        let (holder, version) = (self.quotas.nearest(role.as_str()), self.quotas.version);
-        self.quotas.consume(holder, &free, Change::Back);
-        self.quotas.free_changed(&Amounts::default(), &free);
+        let used = self.dimensions.amounts(offered, quota::is_free);
+        let before = self.agent(agent).free.clone();
+        let after = self.dimensions.amounts(&then, quota::is_free);
+        let (nearest, version) = (self.quotas.nearest(role.as_str()), self.quotas.version);
+        self.quotas.consume(nearest, &used, Change::Back);
+        self.quotas.free_changed(&before, &after);
         let (mut taker, mut lot) = (None, Lot::default());
         for client in waiting.clients.iter_besides(&skip) {
             if claimant.is_some_and(|it| it != client) {
@@ -106,8 +105,8 @@ impl Allocator {
                 break;
             }
         }
-        self.quotas.free_changed(&free, &Amounts::default());
-        self.quotas.consume(holder, &free, Change::Told);
+        self.quotas.free_changed(&after, &before);
+        self.quotas.consume(nearest, &used, Change::Told);
         self.quotas.version = version;
         let framework = self.framework(taker?);
         waiting.frameworks -= 1;

@@ -168,3 +168,139 @@ fn an_agent_that_is_added_twice_keeps_what_is_held() {
     it.check_invariants();
     assert_eq!(it.allocated(&framework, &"a".into()), Quantities::new());
 }
+
+/// A name with so many components.
+fn deep(levels: usize) -> Role {
+    let names: Vec<String> = (0..levels).map(|it| format!("r{it}")).collect();
+    Role::from(names.join("/"))
+}
+
+#[test]
+fn roles_five_hundred_deep_are_roles() {
+    let mut allocator = Allocator::new(Options::default(), 1);
+    let role = deep(500);
+    // Quotas at every level, each within the one around it.
+    let (mut around, mut levels) = (Some(role.clone()), 500);
+    while let Some(it) = around {
+        let mut quota = Quota::default();
+        quota
+            .limits
+            .insert("cpus", Scalar::from_units(10_000 - levels));
+        quota
+            .guarantees
+            .insert("cpus", Scalar::from_units(501 - levels));
+        allocator.set_quota(it.clone(), Some(quota));
+        allocator.set_weight(it.clone(), 2_000_000);
+        around = it.parent();
+        levels -= 1;
+    }
+    for at in 0..20 {
+        let spec = FrameworkSpec {
+            roles: [role.clone(), deep(400 + at)].into(),
+            active: true,
+            ..FrameworkSpec::default()
+        };
+        allocator.add_framework(&FrameworkId::from(format!("F{at}")), spec);
+        allocator.add_agent(
+            &AgentId::from(format!("S{at}")),
+            agent_spec("cpus:4;mem:100"),
+            true,
+        );
+    }
+    let cycle = allocator.allocate(Instant(1), u32::MAX);
+    assert_eq!(cycle.allotments.len(), 20);
+    allocator.check_invariants();
+    let answer = allocator.explain(Instant(1), None, Some(&deep(1)), 1000);
+    assert!(answer.clients.len() > 20 && answer.looked_at > 0);
+    for it in cycle.allotments {
+        let refuse = Some(Duration::from_secs(5));
+        allocator.recover(Instant(1), &it.framework, &it.agent, &it.resources, refuse);
+    }
+    allocator.check_invariants();
+}
+
+#[test]
+fn thousands_of_ranges_and_reservations_take_no_more_than_their_number() {
+    let mut allocator = Allocator::new(Options::default(), 1);
+    let ranges: Vec<String> = (0..4000)
+        .map(|it| format!("{}-{}", 4 * it, 4 * it + 1))
+        .collect();
+    let mut spec = agent_spec(&format!("cpus:8;mem:1000;ports:[{}]", ranges.join(",")));
+    let mut all: Vec<_> = spec.total.iter().cloned().collect();
+    for at in 0..6400 {
+        let role = Role::from(format!("r{}", at % 1600));
+        let labels = tepui_model::wire::Labels {
+            labels: vec![tepui_model::wire::Label {
+                key: "at".to_owned(),
+                value: Some(at.to_string()),
+            }],
+        };
+        let mut reservation = tepui_model::resources::Reservation::dynamic(role, None);
+        reservation.labels = Some(tepui_model::label::Labels::from_wire(&labels));
+        let one = tepui_model::Resource::scalar("cpus", Scalar::from_units(1));
+        all.push(one.with_reservation(reservation));
+    }
+    spec.total = all.into_iter().collect();
+    assert_eq!(spec.total.len(), 6403);
+    for at in 0..1600 {
+        let spec = FrameworkSpec {
+            roles: [Role::from(format!("r{at}"))].into(),
+            active: true,
+            ..FrameworkSpec::default()
+        };
+        allocator.add_framework(&FrameworkId::from(format!("F{at:04}")), spec);
+    }
+    allocator.add_agent(&AgentId::from("S"), spec, true);
+    // Each gets its four, and the first what is reserved for nobody. Quadratic work would show.
+    let given = allocator.allocate(Instant(1), u32::MAX).allotments;
+    assert_eq!(given.len(), 1600);
+    assert_eq!(
+        given.iter().map(|it| it.resources.len()).sum::<usize>(),
+        6403
+    );
+    for it in &given {
+        let refuse = Some(Duration::from_secs(5));
+        allocator.recover(Instant(1), &it.framework, &it.agent, &it.resources, refuse);
+    }
+    let again = allocator.allocate(Instant(1), u32::MAX).allotments;
+    // Who refused four refuses them again; what is free goes to another.
+    assert!(again.len() <= 2, "{}", again.len());
+    allocator.check_invariants();
+}
+
+#[test]
+fn nobody_in_particular_is_explained_and_kept_for() {
+    let mut allocator = Allocator::new(Options::default(), 1);
+    let (nobody, role) = (FrameworkId::from("F"), Role::from("r"));
+    assert!(
+        allocator
+            .explain(Instant(0), Some(&nobody), None, 0)
+            .clients
+            .is_empty()
+    );
+    assert!(
+        allocator
+            .explain(Instant(0), None, Some(&role), 0)
+            .clients
+            .is_empty()
+    );
+    assert!(
+        allocator
+            .explain(Instant(0), None, None, 10)
+            .clients
+            .is_empty()
+    );
+    allocator.claim_agent(&AgentId::from("S"), &nobody, &role, Instant(5));
+    allocator.unclaim_agent(&AgentId::from("S"));
+    allocator.set_dormant(&nobody, true);
+    allocator.add_agent(&AgentId::from("S"), agent_spec("cpus:1"), true);
+    allocator.claim_agent(&AgentId::from("S"), &nobody, &role, Instant(5));
+    allocator.remove_agent(&AgentId::from("S"));
+    assert!(
+        allocator
+            .left_for(Instant(0), &AgentId::from("S"), &nobody, &role)
+            .is_none()
+    );
+    assert!(allocator.beyond_guarantees(&role).is_empty());
+    allocator.check_invariants();
+}

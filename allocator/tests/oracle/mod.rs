@@ -29,6 +29,7 @@ use tepui_model::{
 /// Resources by the framework that holds them, and the role.
 type Held = BTreeMap<(FrameworkId, Role), Resources>;
 
+#[derive(Clone)]
 struct Agent {
     spec: AgentSpec,
     active: bool,
@@ -38,6 +39,7 @@ struct Agent {
     claim: Option<(FrameworkId, Role, Instant)>,
 }
 
+#[derive(Clone)]
 struct Filter {
     framework: FrameworkId,
     role: Role,
@@ -52,6 +54,7 @@ type Client = (Role, FrameworkId);
 /// A share: part, whole, weight in millionths, and allotments so far.
 type Share = (i128, i128, i128, u64);
 
+#[derive(Clone)]
 pub struct Oracle {
     options: Options,
     seed: u64,
@@ -570,6 +573,38 @@ impl Oracle {
                 resources: resources.into(),
             });
         }
+    }
+
+    /// Whether one of these frameworks, awake and wanting offers, would take something if what
+    /// another holds of an agent were free.
+    pub fn would_be_taken(
+        &self,
+        now: Instant,
+        (holder, agent, held): (&FrameworkId, &AgentId, &Resources),
+        waiting: &[FrameworkId],
+    ) -> bool {
+        let mut then = self.clone();
+        then.filters.retain(|it| it.until > now);
+        then.recover(now, holder, agent, &held.non_shared(), None);
+        let it = &then.agents[agent];
+        let hosts = then.whitelist.as_ref();
+        if !it.active || hosts.is_some_and(|all| !all.contains(&*it.spec.hostname)) {
+            return false;
+        }
+        let order = then.order();
+        let claim = it.claim.clone().filter(|it| it.2 > now);
+        let claimant = claim.map(|it| (it.1, it.0)).filter(|it| order.contains(it));
+        let mut awake = order
+            .into_iter()
+            .filter(|(_, it)| !then.dormant.contains(it));
+        awake.any(|(role, framework)| {
+            let is_open = claimant
+                .as_ref()
+                .is_none_or(|it| it.0 == role && it.1 == framework);
+            is_open
+                && waiting.contains(&framework)
+                && then.offer(agent, &role, &framework, false).is_some()
+        })
     }
 
     /// What the framework takes of the agent in the role.

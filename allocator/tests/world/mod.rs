@@ -310,6 +310,9 @@ impl World {
                 },
             );
         }
+        if budget == u32::MAX {
+            self.check_takers();
+        }
         if lines.is_empty() {
             lines.push("nothing".to_owned());
         }
@@ -317,6 +320,43 @@ impl World {
             lines.push("more to come".to_owned());
         }
         lines
+    }
+
+    /// Whether somebody who holds nothing could use what is held: one holding is tried.
+    fn check_takers(&mut self) {
+        let count = self.holdings.len().max(1);
+        let Some(it) = self.holdings.values().nth(self.next as usize % count) else {
+            return;
+        };
+        let mut roles = it
+            .resources
+            .iter()
+            .filter_map(|it| it.allocation_role.clone());
+        let Some(role) = roles.next().filter(|role| roles.all(|it| it == *role)) else {
+            return;
+        };
+        let has_none = |id: &FrameworkId| !self.holdings.values().any(|it| it.framework == *id);
+        let mut waiting = self.real.waiting(has_none);
+        let idle: Vec<FrameworkId> = (self.known.iter().map(|it| it.0.clone()))
+            .filter(|it| has_none(it))
+            .collect();
+        let held = (&it.framework, &it.agent, &it.resources);
+        let expected = self.oracle.would_be_taken(self.now, held, &idle);
+        let mut budget = usize::MAX;
+        let found = self.real.find_taker(
+            self.now,
+            &it.agent,
+            (&it.framework, &role),
+            &it.resources,
+            &mut waiting,
+            &mut budget,
+        );
+        assert_eq!(
+            found.is_some(),
+            expected,
+            "who could use what {} holds",
+            it.framework
+        );
     }
 
     fn know(&mut self, framework: &FrameworkId, role: &Role) {

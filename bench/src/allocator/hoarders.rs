@@ -111,7 +111,7 @@ fn take_back(world: &mut World, held: &mut Vec<Allotment>) -> usize {
         let taker = world.allocator.find_taker(
             now,
             &it.agent,
-            &it.role,
+            (&it.framework, &it.role),
             &it.resources,
             &mut waiting,
             &mut budget,

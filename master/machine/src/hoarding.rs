@@ -19,7 +19,7 @@ use crate::machine::Machine;
 
 /// Between two looks, and the least time that an offer may lie: a part of the allocation
 /// interval.
-const LOOKS_PER_INTERVAL: u32 = 10;
+const LOOKS_PER_INTERVAL: u32 = 50;
 
 /// Offers looked at in one look; the next one goes on behind them.
 const OFFERS_PER_LOOK: usize = 1024;
@@ -96,11 +96,15 @@ impl Machine {
             return;
         }
         self.hoarding.is_watching = true;
-        // With many who wait and few offers, each holder has less time, so that everybody has a
-        // turn within two intervals. Who is known to answer has the whole interval.
-        let crowd = u32::try_from(2 * waiting.len()).unwrap_or(u32::MAX);
+        // With more who wait than there are offers, each holder has less time, so that everybody
+        // has had a turn within two intervals: the turns of a shrinking crowd add up to a part of
+        // one, and the last takes a whole one. Who is known to answer always has that.
         let outstanding = u32::try_from(self.offers.len()).unwrap_or(u32::MAX);
-        let turn = interval.saturating_mul(outstanding) / crowd;
+        let crowd = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
+        let turn = match crowd <= outstanding {
+            true => interval,
+            false => interval.saturating_mul(outstanding) / crowd.saturating_mul(8),
+        };
         let turn = turn.clamp(interval / LOOKS_PER_INTERVAL, interval);
         let numbers = self.offers.after(self.hoarding.cursor, OFFERS_PER_LOOK);
         self.hoarding.cursor = match numbers.len() {
@@ -125,7 +129,7 @@ impl Machine {
             let taker = self.allocator.find_taker(
                 self.now,
                 &offer.agent_id,
-                &offer.role,
+                (&offer.framework_id, &offer.role),
                 &offer.resources,
                 &mut waiting,
                 &mut budget,

@@ -15,6 +15,7 @@
 mod conversion;
 mod disk;
 mod error;
+mod finder;
 mod quantities;
 mod ranges;
 mod reservation;
@@ -39,6 +40,7 @@ pub use views::Summary;
 pub(crate) use wire_form::allocation_info;
 pub use wire_form::{MAX_RESOURCES, ResourceFormat};
 
+use finder::{Builder, LONG};
 use std::{fmt, ops};
 
 /// One entry and how often a shared one is held; one otherwise.
@@ -135,6 +137,14 @@ impl Resources {
 
     /// Adds all of `other`.
     pub fn add(&mut self, other: &Resources) {
+        if self.entries.len() > LONG && other.entries.len() > LONG {
+            let mut builder = Builder::from(std::mem::take(self));
+            for it in &other.entries {
+                builder.push(it.resource.clone(), it.copies);
+            }
+            *self = builder.finish();
+            return;
+        }
         for it in &other.entries {
             self.push_ref(&it.resource, it.copies);
         }
@@ -142,6 +152,9 @@ impl Resources {
 
     /// Whether all of `other` is in this.
     pub fn contains(&self, other: &Resources) -> bool {
+        if self.entries.len() > LONG && other.entries.len() > LONG {
+            return self.contains_long(other);
+        }
         other.entries.iter().enumerate().all(|(index, it)| {
             if it.resource.is_divisible() {
                 // Both sides are normalised: at most one entry of each kind.
@@ -182,15 +195,16 @@ impl Resources {
         if !self.contains(other) {
             return false;
         }
-        for it in &other.entries {
-            self.remove_part(&it.resource, it.copies);
-        }
+        self.saturating_sub(other);
         true
     }
 
     /// Takes away what is there of `other`, and leaves the rest of `other` aside. Things that are
     /// only given away whole go when they are equal.
     pub fn saturating_sub(&mut self, other: &Resources) {
+        if self.entries.len() > LONG && other.entries.len() > LONG {
+            return self.subtract_long(other);
+        }
         for it in &other.entries {
             self.remove_part(&it.resource, it.copies);
         }
@@ -249,11 +263,11 @@ impl Resources {
     /// Every entry changed; the result is normalised anew.
     #[must_use]
     pub fn map(&self, change: impl Fn(Resource) -> Resource) -> Resources {
-        let mut all = Resources::new();
+        let mut all = Builder::default();
         for it in &self.entries {
-            all.push_counted(change(it.resource.clone()), it.copies);
+            all.push(change(it.resource.clone()), it.copies);
         }
-        all
+        all.finish()
     }
 }
 
@@ -301,9 +315,11 @@ impl FromIterator<Resource> for Resources {
 
 impl Extend<Resource> for Resources {
     fn extend<I: IntoIterator<Item = Resource>>(&mut self, all: I) {
+        let mut builder = Builder::from(std::mem::take(self));
         for it in all {
-            self.push(it);
+            builder.push(it, 1);
         }
+        *self = builder.finish();
     }
 }
 

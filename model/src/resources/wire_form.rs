@@ -6,7 +6,7 @@
 
 use super::{
     DiskInfo, Entry, Error, Ranges, Reservation, ReservationKind, Resource, Resources, Scalar, Set,
-    Value, resource::intern,
+    Value, finder::Builder, resource::intern,
 };
 use crate::{Principal, Role, label::Labels, role, wire};
 use std::sync::Arc;
@@ -51,18 +51,16 @@ impl Resources {
         if resources.len() > MAX_RESOURCES {
             return Err(Error::TooMany { max: MAX_RESOURCES });
         }
-        let mut all = Resources {
-            entries: Vec::with_capacity(resources.len()),
-        };
+        let mut all = Builder::default();
         for it in resources {
             let mut resource = Resource::from_wire(it)?;
             if resource.is_unreserved() && default_role != "*" {
                 let role = valid_role(&resource.name, default_role)?;
                 resource.reservations.push(Reservation::fixed(role));
             }
-            all.push(resource);
+            all.push(resource, 1);
         }
-        Ok(all)
+        Ok(all.finish())
     }
 
     /// The messages with the stack of reservations. A shared resource comes once, however often
