@@ -30,7 +30,7 @@ use std::{
 };
 use tepui_master_machine::{
     input::{Input, OperatorInput, OperatorRequest, RequestId, SchedulerCall, StreamRef},
-    model::{FrameworkId, Principal, Role, wire},
+    model::{FrameworkId, Principal, Role, call::Call, wire},
     output::Status,
 };
 use tepui_server::{
@@ -74,6 +74,9 @@ pub(crate) struct App {
     pub(crate) subscribers: AtomicUsize,
 }
 
+/// What [`Failure::lost`] says.
+const LOST: &str = "this master stopped leading before the answer was known";
+
 /// Why something was not done: the status of Mesos and a text.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
@@ -95,10 +98,12 @@ impl Failure {
 
     /// The leadership ended while the request waited: whether it took effect is not known.
     pub(crate) fn lost() -> Failure {
-        Failure::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "this master stopped leading before the answer was known",
-        )
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, LOST)
+    }
+
+    /// It is [`Failure::lost`].
+    fn is_lost(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE && self.message == LOST
     }
 
     pub(crate) fn response(self) -> Response {
@@ -291,13 +296,25 @@ impl App {
             StreamRef::Connection(_) => None,
         };
         let producer = self.sessions.of(stream_id);
-        self.ask(&producer, |reply| {
+        let comes_again = matches!(
+            call.call,
+            Call::Acknowledge { .. }
+                | Call::AcknowledgeOperationStatus { .. }
+                | Call::Reconcile { .. }
+        );
+        let answer = self.ask(&producer, |reply| {
             Input::SchedulerCall(SchedulerCall {
                 reply: Some(reply),
                 ..call
             })
-        })
-        .await
+        });
+        match answer.await {
+            // An update that is not acknowledged comes again from the agent, and a framework asks
+            // again when it subscribes: taking it is true, and clients of Mesos, which answers so
+            // before it does anything, take anything else for the end.
+            Err(failure) if comes_again && failure.is_lost() => Ok(StatusCode::ACCEPTED),
+            answer => answer,
+        }
     }
 
     /// Hands a request to the machine and waits for its answer.

@@ -262,9 +262,13 @@ impl<C> Inner<C> {
         };
         let queue = self.queues.get_mut(&source)?;
         let count = queue.inputs.len().min(QUANTUM);
+        let gone = queue.closed;
         let turn = queue
             .inputs
             .drain(..count)
+            // Whoever asked has gone meanwhile, perhaps to another connection, whose subscription
+            // this one would end.
+            .filter(|input| !(gone && matches!(input, Input::Subscribe(_))))
             .map(|input| Delivery { source, input })
             .collect();
         queue.room.add_permits(count);
@@ -321,6 +325,10 @@ impl<C> Drop for Producer<C> {
 mod tests {
     use super::*;
     use std::{future::Future, task::Poll, time::Duration};
+    use tepui_master_machine::{
+        input::{SubscribeInput, Transport},
+        model::{call::Call, wire},
+    };
 
     fn sources(taken: Taken<u32>) -> Vec<u64> {
         match taken {
@@ -352,6 +360,41 @@ mod tests {
         assert_eq!(sources(intake.take(None)), [1; 8]);
         let soon = Instant::now() + Duration::from_millis(1);
         assert!(matches!(intake.take(Some(soon)), Taken::Timeout));
+    }
+
+    fn subscribe(connection: u64) -> Input {
+        let call = wire::scheduler::Call {
+            r#type: Some(wire::scheduler::call::Type::Subscribe as i32),
+            subscribe: Some(wire::scheduler::call::Subscribe::default()),
+            ..Default::default()
+        };
+        let Ok((_, Call::Subscribe(subscribe))) = Call::from_wire(call, None) else {
+            panic!("it is a SUBSCRIBE")
+        };
+        Input::Subscribe(SubscribeInput {
+            connection: ConnectionId(connection),
+            stream_id: "stream".into(),
+            transport: Transport::Grpc,
+            principal: None,
+            subscribe,
+        })
+    }
+
+    #[tokio::test]
+    async fn who_has_gone_does_not_subscribe() {
+        let intake = Intake::<u32>::new();
+        let gone = intake.connect(ConnectionId(1), Class::Client);
+        let here = intake.connect(ConnectionId(2), Class::Client);
+        gone.send(subscribe(1)).await;
+        gone.send(Input::Tick).await;
+        here.send(subscribe(2)).await;
+        drop(gone);
+        // What else it has sent counts.
+        assert!(matches!(
+            intake.take(None),
+            Taken::Inputs(turn) if matches!(turn[..], [Delivery { input: Input::Tick, .. }])
+        ));
+        assert_eq!(sources(intake.take(None)), [2]);
     }
 
     #[tokio::test]
