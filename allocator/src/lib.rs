@@ -2,7 +2,8 @@
 //!
 //! # Rules
 //!
-//! The rules are Mesos'.
+//! The rules are Mesos' but for the deviations in `docs/allocator.md`, where ties, costs and the
+//! map from Mesos' terms stand as well.
 //!
 //! - Roles form a tree. A node's share is the largest fraction of any cluster resource that its
 //!   subtree holds, divided by its weight. Siblings go by rising share; the frameworks of a role
@@ -18,20 +19,20 @@
 //!   minimum, or contained in something that it refused before and whose time is not over.
 //! - Shared, revocable and refined resources are left out for frameworks that do not understand
 //!   them. Shared volumes are given even while in use, once per agent and cycle.
-//! - Quotas: in a first stage roles that lack something of their guarantee get it, where an agent
-//!   has something of it. What guarantees still lack is kept free from everyone otherwise. Limits
-//!   cut what is unreserved, never reservations; they act on the role itself.
-//!
-//! Deviations from Mesos: whatever makes an offer possible (freed resources, an ended filter, a
-//! change of a framework, weight, quota or whitelist) takes effect in the next cycle, not in the
-//! next periodic one; shares are exact fractions, weights millionths; the order of agents comes
-//! from a hash.
+//! - Quotas, of roles at any level: in a first stage whoever may claim something of what
+//!   guarantees lack gets it, where an agent has something of it. What guarantees still lack is
+//!   kept free from everyone otherwise. Limits cut what is unreserved, never reservations; those
+//!   of a role bind all roles below it.
+//! - Frameworks that let offers lie are served after all others. An agent that is claimed for
+//!   somebody is given to nobody else.
 //!
 //! # How it is made
 //!
 //! Work follows what changed. A call charges the difference to the nodes above a client, and
 //! marks the agents concerned as pending; a cycle visits pending agents only. Each agent knows
-//! which clients refuse what it has (one bit each), so that those are passed by without asking.
+//! which clients refuse what it has (one bit each), so that those are passed by without asking;
+//! so are clients whose constraints do not suit its class. One function, `decide`, says what a
+//! client takes of an agent: cycles, explanations and those who look for a taker ask it.
 //! `tests/oracle` holds a second allocator that computes everything from scratch; the two
 //! give the same to the bit.
 //!
