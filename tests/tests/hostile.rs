@@ -213,14 +213,27 @@ fn a_reader_that_stands_still_is_left_behind() -> Result<()> {
         .header("mesos-stream-id")
         .context("a stream id")?
         .to_owned();
-    // Reconciliation of unknown tasks answers an event each: more than sockets and queue hold.
-    let tasks: Vec<_> = (0..2000)
-        .map(|n| json!({ "task_id": { "value": format!("{n}-{}", "x".repeat(200)) } }))
-        .collect();
-    let reconcile = json!({
-        "type": "RECONCILE", "framework_id": id, "reconcile": { "tasks": tasks }
-    });
     let stream = [("Mesos-Stream-Id", stream_id.as_str())];
+    let named = |kind: &str| -> Vec<_> {
+        let value = |n| format!("{n}-{}", "x".repeat(200));
+        (0..2000)
+            .map(|n| json!({ kind: { "value": value(n) } }))
+            .collect()
+    };
+    // Reconciliation of tasks waits for its reader, however much is asked.
+    let tasks = json!({
+        "type": "RECONCILE", "framework_id": id, "reconcile": { "tasks": named("task_id") }
+    });
+    for _ in 0..30 {
+        let answer = http::post(master, "/api/v1/scheduler", &stream, &tasks)?;
+        ensure!(answer.status == 202, "{answer:?}");
+    }
+    // That of operations answers an event each at once: more than sockets and queue hold.
+    let operations = named("operation_id");
+    let reconcile = json!({
+        "type": "RECONCILE_OPERATIONS", "framework_id": id,
+        "reconcile_operations": { "operations": operations }
+    });
     wait_for(
         "the sleeper to be disconnected",
         Duration::from_secs(60),

@@ -175,7 +175,8 @@ impl Offers {
         Ok(())
     }
 
-    /// Inverse offers are of agents that are to be maintained, to those who have something there.
+    /// Inverse offers are of agents that are to be maintained, deactivated or drained, to those who
+    /// have something there.
     fn check_inverse(
         &self,
         master: usize,
@@ -184,9 +185,9 @@ impl Offers {
         framework: &str,
     ) -> Result<(), String> {
         let id = AgentId::from(agent.value.as_str());
-        let scheduled = state
-            .agent(&id)
-            .is_some_and(|row| maintenance(state, row) == Some(false));
+        let scheduled = state.agent(&id).is_some_and(|row| {
+            maintenance(state, row) == Some(false) || row.deactivated || row.drain.is_some()
+        });
         let uses = state
             .tasks_of_agent(&id)
             .any(|(of, _, _)| of.as_str() == framework)
