@@ -93,7 +93,7 @@ const LEGS: &[Leg] = &[
         workload: "hoarders",
         parameters: &[],
         sizes: &["1000"],
-        quick: &["200"],
+        quick: &["1000"],
     },
     Leg {
         workload: "cell",

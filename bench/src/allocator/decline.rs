@@ -128,7 +128,6 @@ fn run(measure: &mut Measure) -> Result<()> {
     measure.begin(FIRST, measure.repeats);
     for sample in 1..=measure.repeats {
         let mut world = world(measure);
-        let live = memory::counts().live;
         let cycle = world.cycle();
         world::expect(FIRST, cycle.allotments.len(), agents)?;
         cycle.measured(measure, FIRST);
@@ -136,17 +135,18 @@ fn run(measure: &mut Measure) -> Result<()> {
             return Ok(());
         }
         if sample == measure.repeats {
-            return pile_up(measure, world, cycle, live);
+            return pile_up(measure, world, cycle);
         }
     }
     Ok(())
 }
 
 /// Declines what was given, again and again.
-fn pile_up(measure: &mut Measure, mut world: World, mut cycle: Cycle, live: i64) -> Result<()> {
+fn pile_up(measure: &mut Measure, mut world: World, mut cycle: Cycle) -> Result<()> {
     let (agents, frameworks) = (measure.number("agents"), measure.number("frameworks"));
     let rounds = rounds(&measure.values);
     let mut filters = 0;
+    let mut first = (0, 0);
     measure.begin("declining", rounds);
     for round in 1..=rounds {
         let declined = cycle.allotments.len() as u64;
@@ -155,9 +155,14 @@ fn pile_up(measure: &mut Measure, mut world: World, mut cycle: Cycle, live: i64)
         filters += declined;
         // What it gave is not a filter's.
         drop(cycle);
-        if round == rounds && filters > 0 {
-            let bytes = memory::counts().live - live;
-            measure.sample(FILTER, Unit::Bytes, bytes as f64 / filters as f64);
+        let now = memory::counts().live;
+        if round == 1 {
+            // What each agent keeps for its first filter is not the others'.
+            first = (now, filters);
+        }
+        if round == rounds && filters > first.1 {
+            let bytes = (now - first.0) as f64 / (filters - first.1) as f64;
+            measure.sample(FILTER, Unit::Bytes, bytes);
             measure.count(FILTER, "filters", filters as f64);
         }
         cycle = world.cycle();
