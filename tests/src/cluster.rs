@@ -136,6 +136,14 @@ impl Process {
         Ok(self.child.try_wait()?)
     }
 
+    /// The last that it wrote, for who reads of a failed test.
+    pub fn tail(&self) -> String {
+        let output = self.output();
+        let lines: Vec<&str> = output.lines().collect();
+        let tail = lines[lines.len().saturating_sub(60)..].join("\n");
+        format!("--- the end of {} ---\n{tail}", self.log.display())
+    }
+
     /// What it wrote so far.
     pub fn output(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -146,10 +154,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.kill();
         if std::thread::panicking() {
-            let output = self.output();
-            let lines: Vec<&str> = output.lines().collect();
-            let tail = lines[lines.len().saturating_sub(60)..].join("\n");
-            eprintln!("--- the end of {} ---\n{tail}", self.log.display());
+            eprintln!("{}", self.tail());
         }
     }
 }

@@ -227,7 +227,21 @@ impl Masters {
     /// # Errors
     /// When none does.
     pub fn leader(&self) -> Result<usize> {
-        wait_for("a leader", ELECTION_PATIENCE, || Ok(self.leader_now()))
+        let found = wait_for("a leader", ELECTION_PATIENCE, || Ok(self.leader_now()));
+        found.with_context(|| self.tails())
+    }
+
+    /// The last that each of them wrote, and how it stands.
+    fn tails(&self) -> String {
+        let tails = self.masters.iter().map(|it| match &it.process {
+            Some(process) => {
+                let list = http::send(it.address, "GET", "/tepui/v1/masters?stale=true", &[], b"");
+                let list = list.map(|it| String::from_utf8_lossy(&it.body).into_owned());
+                format!("{}\n{list:?}", process.tail())
+            }
+            None => format!("{} does not run", it.address),
+        });
+        tails.collect::<Vec<_>>().join("\n")
     }
 
     /// Waits until one of the masters serves that is not `old`.
