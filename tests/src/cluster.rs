@@ -7,6 +7,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -55,13 +56,27 @@ pub fn pymesos() -> Result<String> {
     Ok(String::from_utf8(made.stdout)?.trim().to_owned())
 }
 
-/// A port that was free a moment ago.
+/// Ports that the kernel gives to nobody by itself: a connection that some other test opens cannot
+/// take the port between this moment and the one at which a process listens on it.
+const PORTS: std::ops::Range<u16> = 11_000..31_000;
+
+/// A port that was free a moment ago, and is given once by this process.
 ///
 /// # Errors
 /// When loopback has none.
 pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?.port())
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let size = u32::from(PORTS.end - PORTS.start);
+    // Tests are processes that run side by side: each begins somewhere else.
+    let begin = std::process::id().wrapping_mul(7919);
+    for _ in 0..size {
+        let next = u32::from(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + (begin.wrapping_add(next) % size) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("loopback has no free port in {PORTS:?}")
 }
 
 /// Asks `condition` until it holds.
