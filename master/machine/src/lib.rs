@@ -60,6 +60,7 @@ mod reconcile;
 mod settings;
 mod statuses;
 mod subscribe;
+pub mod survivors;
 mod tasks;
 mod timers;
 mod unreachable;

@@ -13,7 +13,6 @@
 use crate::shell::{
     destinations::Destinations,
     intake::{Control, Delivery, Intake, Taken},
-    survivors::Survivors,
     view_thread::{ViewHandle, ViewMessage},
 };
 use bytes::Bytes;
@@ -42,6 +41,7 @@ use tepui_master_machine::{
     },
     outbox::{Outbox, Ticket},
     output::{Destination, Outgoing, Output, ViewChange},
+    survivors::Survivors,
 };
 use tepui_server::metrics::Timer;
 use tepui_state::ClusterState;
@@ -531,7 +531,7 @@ impl<R: Replica> Core<R> {
             let Some(leadership) = slot.as_mut() else {
                 return true;
             };
-            leadership.survivors.observe_input(source, &input);
+            leadership.survivors.observe_input(&input);
             let (now, wall) = (self.clock.now(), wall_now());
             // Kept for the case of a panic; inputs share their payloads.
             let kept = input.clone();

@@ -21,7 +21,6 @@ pub(crate) mod raft;
 pub(crate) mod reads;
 pub(crate) mod sessions;
 pub(crate) mod stale;
-pub(crate) mod survivors;
 pub(crate) mod view_thread;
 pub(crate) mod writes;
 pub(crate) mod zookeeper;

@@ -7,7 +7,6 @@
 use super::{
     Body, Event, Fatal, Process,
     intake::{Class, Intake},
-    survivors::Survivors,
 };
 use crate::{
     core::{Core, Event as WorldEvent},
@@ -26,6 +25,7 @@ use tepui_master_machine::{
     model::{log, wire},
     outbox::{Outbox, Ticket},
     output::{Outgoing, Output},
+    survivors::Survivors,
 };
 use tepui_state::ClusterState;
 

@@ -13,7 +13,6 @@ mod links;
 mod machine;
 mod raft;
 mod rows;
-mod survivors;
 
 use crate::{
     clock::{Clock, MILLI, SECOND},

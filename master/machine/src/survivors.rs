@@ -1,38 +1,44 @@
-//! What outlives a machine that panicked: who is connected, and what is offered.
+//! What must outlive a machine that panicked: who is connected, and what is offered.
 //!
-//! What stands here is what `master/src/shell/survivors.rs` does.
+//! The shell watches inputs and outputs and remembers just enough to hand a new machine
+//! the same connections and offers, so that clients do not notice the change.
 
 use std::{collections::BTreeMap, sync::Arc};
-use tepui_master_machine::{
-    Machine,
+
+use tepui_model::{
+    event::Event,
+    id::{AgentId, FrameworkId, OfferId},
+    link::master_message,
+    offer::Offer,
+    time::{Instant, WallTime},
+};
+
+use crate::{
     adopt::{Adopted, AdoptedScheduler},
     input::{ConnectionId, Input, SubscribeInput},
-    model::{
-        event::Event,
-        id::{AgentId, FrameworkId, OfferId},
-        link::master_message,
-        offer::Offer,
-        time::{Instant, WallTime},
-    },
+    machine::Machine,
     output::{Destination, Message, Output, ViewChange},
 };
 
-/// See the module's documentation.
+/// Connections and offers of the machine that runs.
 #[derive(Debug, Default)]
-pub(super) struct Survivors {
+pub struct Survivors {
+    /// Subscriptions on their way: what they came with.
     subscribing: BTreeMap<ConnectionId, SubscribeInput>,
     schedulers: BTreeMap<ConnectionId, AdoptedScheduler>,
     agents: BTreeMap<ConnectionId, AgentId>,
+    /// The same, the other way round.
     links: BTreeMap<AgentId, ConnectionId>,
     offers: BTreeMap<OfferId, Arc<Offer>>,
 }
 
 impl Survivors {
     /// Looks at an input before it is stepped.
-    pub(super) fn observe_input(&mut self, input: &Input) {
+    pub fn observe_input(&mut self, input: &Input) {
         match input {
-            Input::Subscribe(it) => {
-                self.subscribing.insert(it.connection, it.clone());
+            Input::Subscribe(subscribe) => {
+                self.subscribing
+                    .insert(subscribe.connection, subscribe.clone());
             }
             Input::SchedulerDisconnected { connection }
             | Input::AgentDisconnected { connection } => self.forget(*connection),
@@ -41,7 +47,7 @@ impl Survivors {
     }
 
     /// Looks at what a step answered.
-    pub(super) fn observe_output(&mut self, output: &Output) {
+    pub fn observe_output(&mut self, output: &Output) {
         for outgoing in &output.send {
             match (outgoing.to, &outgoing.message) {
                 (Destination::Scheduler(connection), Message::Event { event, .. }) => {
@@ -80,21 +86,23 @@ impl Survivors {
 
     fn subscribed(&mut self, connection: ConnectionId, framework_id: &FrameworkId) {
         if let Some(came) = self.subscribing.remove(&connection) {
-            let others = |it: &AdoptedScheduler| it.framework_id != *framework_id;
-            self.schedulers.retain(|_, it| others(it));
-            let scheduler = AdoptedScheduler {
+            self.schedulers
+                .retain(|_, known| known.framework_id != *framework_id);
+            self.schedulers.insert(
                 connection,
-                stream_id: came.stream_id,
-                transport: came.transport,
-                principal: came.principal,
-                framework_id: framework_id.clone(),
-            };
-            self.schedulers.insert(connection, scheduler);
+                AdoptedScheduler {
+                    connection,
+                    stream_id: came.stream_id,
+                    transport: came.transport,
+                    principal: came.principal,
+                    framework_id: framework_id.clone(),
+                },
+            );
         }
     }
 
-    /// The connection is gone, or has caused the panic.
-    pub(super) fn forget(&mut self, connection: ConnectionId) {
+    /// The connection is gone.
+    pub fn forget(&mut self, connection: ConnectionId) {
         self.subscribing.remove(&connection);
         self.schedulers.remove(&connection);
         if let Some(id) = self.agents.remove(&connection) {
@@ -103,17 +111,36 @@ impl Survivors {
     }
 
     /// Forgets the offers, which the machine that takes them over names again.
-    pub(super) fn forget_offers(&mut self) {
+    pub fn forget_offers(&mut self) {
         self.offers.clear();
     }
 
-    /// Gives a new machine what the old one had.
-    pub(super) fn restore(&self, machine: &mut Machine, now: Instant, wall: WallTime) -> Output {
-        let adopted = Adopted {
-            schedulers: self.schedulers.values().cloned().collect(),
-            agents: self.agents.iter().map(|(c, a)| (*c, a.clone())).collect(),
-            offers: self.offers.values().cloned().collect(),
+    /// Forgets the connection that caused a panic; its principal, if it has one.
+    pub fn blame(&mut self, source: ConnectionId, input: &Input) -> Option<String> {
+        let of_connection = self.schedulers.get(&source).map(|it| it.principal.clone());
+        self.forget(source);
+        let principal = match input {
+            Input::Subscribe(it) => it.principal.clone(),
+            Input::SchedulerCall(it) => it.principal.clone(),
+            Input::AgentMessage { principal, .. } => principal.clone(),
+            Input::Operator(it) => it.principal.clone(),
+            Input::State(it) => it.principal.clone(),
+            Input::StateWatch { principal, .. } => principal.clone(),
+            _ => of_connection.flatten(),
         };
-        machine.adopt_connections(now, wall, adopted)
+        principal.map(|it| it.as_str().to_owned())
+    }
+
+    /// Gives a new machine what the old one had.
+    pub fn restore(&self, machine: &mut Machine, now: Instant, wall: WallTime) -> Output {
+        machine.adopt_connections(
+            now,
+            wall,
+            Adopted {
+                schedulers: self.schedulers.values().cloned().collect(),
+                agents: self.agents.iter().map(|(c, a)| (*c, a.clone())).collect(),
+                offers: self.offers.values().cloned().collect(),
+            },
+        )
     }
 }
