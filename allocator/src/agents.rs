@@ -31,7 +31,7 @@ pub struct AgentSpec {
 /// There are two ceilings: what was available at the last visit, and the most that was available
 /// lately. While a part of the agent is on offer the lower one tells who refuses the rest; when
 /// the offer comes back the higher one still knows who refused it all.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Refusals {
     ceiling: Arc<Resources>,
     top: Arc<Resources>,
@@ -41,6 +41,16 @@ pub(crate) struct Refusals {
 }
 
 impl Refusals {
+    /// Nobody refuses anything; `nothing` is an empty list.
+    pub(crate) fn new(nothing: &Arc<Resources>) -> Refusals {
+        Refusals {
+            ceiling: nothing.clone(),
+            top: nothing.clone(),
+            at_top: Bits::default(),
+            known: Bits::default(),
+        }
+    }
+
     /// What is available changed between visits. Returns it, or what was available before and is
     /// equal to it.
     pub(crate) fn available_changed(&mut self, available: Arc<Resources>) -> Arc<Resources> {
@@ -123,6 +133,15 @@ pub(crate) struct Claim {
     pub(crate) until: Instant,
 }
 
+/// All that was available, given to one client that held nothing before: when the client gives it
+/// back, as who declines an offer does, the same is available again.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    client: u32,
+    resources: Arc<Resources>,
+    is_back: bool,
+}
+
 fn is_within(less: &Arc<Resources>, more: &Arc<Resources>) -> bool {
     Arc::ptr_eq(less, more) || more.contains(less)
 }
@@ -147,6 +166,8 @@ pub(crate) struct Agent {
     pub(crate) has_gpus: bool,
     /// By client ordinal, rising; never empty. The client says the role they are allocated to.
     pub(crate) allocated: Vec<(u32, Arc<Resources>)>,
+    /// What was given whole in the last visit, if nothing happened since.
+    pub(crate) given: Option<Given>,
     /// Total without what is allocated, in the order of the total. Shared volumes stay in it.
     /// Stale while `stale` is set.
     pub(crate) available: Arc<Resources>,
@@ -185,6 +206,9 @@ impl Agent {
     pub(crate) fn compute_available(&self) -> Arc<Resources> {
         if self.allocated.is_empty() {
             return self.total.clone();
+        }
+        if let Some(given) = self.given.as_ref().filter(|it| it.is_back) {
+            return given.resources.clone();
         }
         let mut available = Resources::clone(&self.total);
         if available.len() > LONG {
@@ -231,6 +255,7 @@ impl Agent {
 
     /// Adds to what the client holds; whether it held nothing before.
     pub(crate) fn hold(&mut self, client: u32, resources: &Arc<Resources>) -> bool {
+        self.given = None;
         match self.allocated.binary_search_by_key(&client, |it| it.0) {
             Ok(at) => {
                 Arc::make_mut(&mut self.allocated[at].1).add(resources);
@@ -254,9 +279,15 @@ impl Agent {
             return (Arc::default(), false);
         };
         let held = &mut self.allocated[at].1;
+        let is_given = |it: &Given| it.client == client && Arc::ptr_eq(&it.resources, held);
         if Arc::ptr_eq(held, resources) {
+            match self.given.as_mut().filter(|it| is_given(it)) {
+                Some(given) => given.is_back = true,
+                None => self.given = None,
+            }
             return (self.allocated.remove(at).1, true);
         }
+        self.given = None;
         let held = Arc::make_mut(held);
         let taken = match held.try_sub(resources) {
             true => resources.clone(),
@@ -271,6 +302,19 @@ impl Agent {
             self.allocated.remove(at);
         }
         (taken, nothing)
+    }
+
+    /// All that was available, which is in `resources`, was given to the client, and counted by
+    /// [`Agent::hold`].
+    pub(crate) fn gave_all(&mut self, client: u32, resources: &Arc<Resources>) {
+        let is_all_of_it = self
+            .allocated_to(client)
+            .is_some_and(|held| Arc::ptr_eq(held, resources));
+        self.given = is_all_of_it.then(|| Given {
+            client,
+            resources: resources.clone(),
+            is_back: false,
+        });
     }
 
     /// What comes back, allocated to nobody. What the client holds is at hand when it is all of

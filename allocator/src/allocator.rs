@@ -9,7 +9,7 @@ use crate::{
     bits::Bits,
     classes::Classes,
     counts::Counts,
-    cycle::{self, Allotted, Run},
+    cycle::{self, Run},
     decide::Lot,
     filters::{AgentFilters, Expiry},
     frameworks::{Framework, FrameworkSpec, Minimum, Rules, minimum},
@@ -85,7 +85,6 @@ pub struct Allocator {
     pub(crate) all_pending: bool,
     pub(crate) lot: Lot,
     pub(crate) skip: Bits,
-    pub(crate) allotted: Allotted,
     pub(crate) nothing: Arc<Resources>,
 }
 
@@ -134,7 +133,6 @@ impl Allocator {
             all_pending: false,
             lot: Lot::default(),
             skip: Bits::default(),
-            allotted: Allotted::default(),
             nothing: Arc::default(),
         }
     }
@@ -207,7 +205,7 @@ impl Allocator {
     }
 
     /// What the agent has available is to be computed anew.
-    fn mark_stale(&mut self, agent: u32) {
+    pub(crate) fn mark_stale(&mut self, agent: u32) {
         let it = self.agent_mut(agent);
         if !std::mem::replace(&mut it.stale, true) {
             self.stale.push(agent);
@@ -540,7 +538,7 @@ impl Allocator {
         let agent = Agent {
             id: id.clone(),
             id_hash: index::hash(id.as_str()),
-            total: Arc::default(),
+            total: self.nothing.clone(),
             class: None,
             active,
             whitelisted: self.is_whitelisted(&spec.hostname),
@@ -548,12 +546,13 @@ impl Allocator {
             is_remote: self.is_remote(&spec),
             has_gpus: false,
             allocated: Vec::new(),
-            available: Arc::default(),
+            given: None,
+            available: self.nothing.clone(),
             stale: false,
             amounts: Amounts::default(),
             free: Amounts::default(),
             is_plain: true,
-            refusals: Refusals::default(),
+            refusals: Refusals::new(&self.nothing),
             filters: AgentFilters::default(),
             pending: false,
             in_pending_list: false,
@@ -695,8 +694,13 @@ impl Allocator {
                 it.refusals.forget_all();
             }
             it.total = total;
+            it.given = None;
         }
         self.mark_stale(agent);
+        if self.agent(agent).allocated.is_empty() {
+            // Nothing to compute, and at hand.
+            self.refresh(agent);
+        }
     }
 
     /// One copy for agents that are alike.
@@ -771,7 +775,6 @@ impl Allocator {
             let client = self.ensure_client(framework, role);
             self.hold(agent, client, &Arc::new(part.unallocate()));
         }
-        self.mark_stale(agent);
     }
 
     /// As [`Allocator::add_allocation`], for resources in [`parts`] that many hold alike, on the
@@ -789,7 +792,6 @@ impl Allocator {
             let client = self.ensure_client(framework, role);
             self.hold(agent, client, part);
         }
-        self.mark_stale(agent);
     }
 
     /// Resources come back: an unused offer, an ended task. With `refuse`, what came back is not
@@ -803,30 +805,67 @@ impl Allocator {
         resources: &Resources,
         refuse: Option<Duration>,
     ) {
-        let framework = self.find_framework(framework);
-        let (Some(framework), Some(agent)) = (framework, self.find_agent(agent)) else {
+        let Some((framework, agent, until)) = self.who(now, framework, agent, refuse) else {
             return;
         };
-        let is_active = self
-            .framework(framework)
-            .spec
-            .as_ref()
-            .is_some_and(|it| it.active);
-        let refuse = refuse.filter(|it| !it.is_zero() && is_active);
-        let until = refuse.map(|it| now + it.max(self.options.allocation_interval));
         for (role, part) in by_role(resources).iter() {
-            let Some(client) = self.framework(framework).clients.get(role).copied() else {
-                continue;
-            };
-            let part = self.agent(agent).unallocated(client, part);
-            if let Some(until) = until
-                && self.tree.client(client).is_subscribed
-            {
-                self.add_filter(agent, client, &part, until);
+            if let Some(client) = self.framework(framework).clients.get(role).copied() {
+                let part = self.agent(agent).unallocated(client, part);
+                self.take_back(agent, client, &part, until);
             }
-            self.release(agent, client, &part);
         }
         self.drop_idle_clients_of(framework);
+    }
+
+    /// As [`Allocator::recover`], for resources that are told without the role that they are
+    /// allocated to; quickest with the list of an [`cycle::Allotment`].
+    pub fn recover_allotted(
+        &mut self,
+        now: Instant,
+        framework: &FrameworkId,
+        agent: &AgentId,
+        (role, resources): (&Role, &Arc<Resources>),
+        refuse: Option<Duration>,
+    ) {
+        let Some((framework, agent, until)) = self.who(now, framework, agent, refuse) else {
+            return;
+        };
+        if let Some(client) = self.framework(framework).clients.get(role).copied() {
+            self.take_back(agent, client, resources, until);
+        }
+        self.drop_idle_clients_of(framework);
+    }
+
+    /// The ordinals of who gives back, and of which agent, and until when it refuses that; none
+    /// when either is not known.
+    fn who(
+        &self,
+        now: Instant,
+        framework: &FrameworkId,
+        agent: &AgentId,
+        refuse: Option<Duration>,
+    ) -> Option<(u32, u32, Option<Instant>)> {
+        let (framework, agent) = (self.find_framework(framework)?, self.find_agent(agent)?);
+        let spec = self.framework(framework).spec.as_ref();
+        let is_active = spec.is_some_and(|it| it.active);
+        let refuse = refuse.filter(|it| !it.is_zero() && is_active);
+        let until = refuse.map(|it| now + it.max(self.options.allocation_interval));
+        Some((framework, agent, until))
+    }
+
+    fn take_back(
+        &mut self,
+        agent: u32,
+        client: u32,
+        resources: &Arc<Resources>,
+        until: Option<Instant>,
+    ) {
+        if let Some(until) = until
+            && self.tree.client(client).is_subscribed
+        {
+            self.add_filter(agent, client, resources, until);
+        }
+        self.release(agent, client, resources);
     }
 
     fn drop_idle_clients_of(&mut self, framework: u32) {
@@ -874,44 +913,84 @@ impl Allocator {
     }
 
     /// Counts `resources`, allocated to nobody, as held by the client.
-    pub(crate) fn hold(&mut self, agent: u32, client: u32, resources: &Arc<Resources>) {
-        self.hold_as(agent, client, resources, Change::Told);
+    fn hold(&mut self, agent: u32, client: u32, resources: &Arc<Resources>) {
+        self.hold_as(agent, client, resources, Change::Told, None);
+        self.no_longer_available(agent, resources);
     }
 
-    /// The same for what a cycle gives.
-    pub(crate) fn hold_given(&mut self, agent: u32, client: u32, resources: &Arc<Resources>) {
-        self.hold_as(agent, client, resources, Change::Given);
+    /// The same for what a cycle gives; `amounts` when those of all of it are known.
+    pub(crate) fn hold_given(
+        &mut self,
+        agent: u32,
+        client: u32,
+        resources: &Arc<Resources>,
+        amounts: Option<Amounts>,
+    ) {
+        self.hold_as(agent, client, resources, Change::Given, amounts);
     }
 
-    fn hold_as(&mut self, agent: u32, client: u32, resources: &Arc<Resources>, change: Change) {
-        let shared_before = self.shared_volumes(agent, client, resources);
+    fn hold_as(
+        &mut self,
+        agent: u32,
+        client: u32,
+        resources: &Arc<Resources>,
+        change: Change,
+        amounts: Option<Amounts>,
+    ) {
+        let has_shared = resources.iter().any(|it| it.shared);
+        let shared_before = match has_shared {
+            true => self.shared_volumes(agent, client),
+            false => Vec::new(),
+        };
         if self.agent_mut(agent).hold(client, resources) {
             self.tree.count_agents(client, 1);
         }
-        self.charge(client, resources, change);
-        self.charge_shared(agent, client, resources, &shared_before);
+        match amounts.filter(|_| !has_shared) {
+            Some(amounts) => self.charge_amounts(client, resources, &amounts, change),
+            None => self.charge(client, resources, change),
+        }
+        if has_shared {
+            self.charge_shared(agent, client, &shared_before);
+        }
     }
 
     /// Takes back what the client holds of `resources`, which are allocated to nobody.
     pub(crate) fn release(&mut self, agent: u32, client: u32, resources: &Arc<Resources>) {
-        let shared_before = self.shared_volumes(agent, client, resources);
+        let has_shared = resources.iter().any(|it| it.shared);
+        let shared_before = match has_shared {
+            true => self.shared_volumes(agent, client),
+            false => Vec::new(),
+        };
         let (taken, nothing) = self.agent_mut(agent).release(client, resources);
         if nothing {
             self.tree.count_agents(client, -1);
         }
         self.charge(client, &taken, Change::Back);
-        self.charge_shared(agent, client, resources, &shared_before);
+        if has_shared {
+            self.charge_shared(agent, client, &shared_before);
+        }
         self.mark_stale(agent);
     }
 
     /// Charges what is not shared to the client and to its role's quota.
     fn charge(&mut self, client: u32, resources: &Resources, change: Change) {
         let amounts = self.dimensions.amounts(resources, |it| !it.shared);
-        let sign = match change {
-            Change::Told | Change::Given => 1,
-            Change::Back => -1,
+        self.charge_amounts(client, resources, &amounts, change);
+    }
+
+    fn charge_amounts(
+        &mut self,
+        client: u32,
+        resources: &Resources,
+        amounts: &Amounts,
+        change: Change,
+    ) {
+        let (sign, allotments) = match change {
+            Change::Told => (1, 0),
+            Change::Given => (1, 1),
+            Change::Back => (-1, 0),
         };
-        self.tree.charge(client, &amounts, sign);
+        self.tree.charge(client, amounts, sign, allotments);
         if !self.quotas.is_empty() {
             let free = self.dimensions.amounts(resources, quota::is_free);
             let quota = self.tree.quota_of(client);
@@ -919,24 +998,15 @@ impl Allocator {
         }
     }
 
-    /// The shared volumes that the client uses on the agent, if `concerned` has any.
-    fn shared_volumes(&self, agent: u32, client: u32, concerned: &Resources) -> Vec<Resource> {
-        if !concerned.iter().any(|it| it.shared) {
-            return Vec::new();
-        }
+    /// The shared volumes that the client uses on the agent.
+    fn shared_volumes(&self, agent: u32, client: u32) -> Vec<Resource> {
         let held = self.agent(agent).allocated_to(client);
         let shared = held.map(|it| it.shared()).unwrap_or_default();
         shared.iter().cloned().collect()
     }
 
-    fn charge_shared(
-        &mut self,
-        agent: u32,
-        client: u32,
-        concerned: &Resources,
-        before: &[Resource],
-    ) {
-        let after = self.shared_volumes(agent, client, concerned);
+    fn charge_shared(&mut self, agent: u32, client: u32, before: &[Resource]) {
+        let after = self.shared_volumes(agent, client);
         let is_in = |it: &Resource, all: &[Resource]| {
             all.iter()
                 .any(|other| other.is_same_kind(it) && other.value == it.value)
@@ -972,6 +1042,9 @@ impl Allocator {
             None => self.quotas.remove(&role),
             Some(quota) => {
                 if self.quotas.is_empty() {
+                    for agent in 0..self.agents.len() as u32 {
+                        self.refresh(agent);
+                    }
                     let mut headroom = Amounts::default();
                     for agent in self.agents.iter().flatten() {
                         headroom.add(&agent.free);

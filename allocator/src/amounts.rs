@@ -112,14 +112,25 @@ impl Amounts {
     }
 
     pub(crate) fn add(&mut self, other: &Amounts) {
-        for (dimension, amount) in other.iter() {
-            self.add_to(dimension, amount);
-        }
+        self.add_times(other, 1);
     }
 
     pub(crate) fn subtract(&mut self, other: &Amounts) {
-        for (dimension, amount) in other.iter() {
-            self.add_to(dimension, -amount);
+        self.add_times(other, -1);
+    }
+
+    /// Adds `other` so many times.
+    pub(crate) fn add_times(&mut self, other: &Amounts, times: i128) {
+        for (mine, other) in self.first.iter_mut().zip(&other.first) {
+            *mine += times * other;
+        }
+        if !other.more.is_empty() {
+            if self.more.len() < other.more.len() {
+                self.more.resize(other.more.len(), 0);
+            }
+            for (mine, other) in self.more.iter_mut().zip(&other.more) {
+                *mine += times * other;
+            }
         }
     }
 

@@ -32,8 +32,16 @@ pub struct Allotment {
     pub role: Role,
     /// Of which agent.
     pub agent: AgentId,
-    /// What, allocated to the role; shared with allotments that are alike.
+    /// What, as it is without the role: the very list that was available when all of it was given.
+    /// [`Allocator::recover_allotted`] knows it again.
     pub resources: Arc<Resources>,
+}
+
+impl Allotment {
+    /// What was given, allocated to the role.
+    pub fn allocated(&self) -> Resources {
+        self.resources.allocate(&self.role)
+    }
 }
 
 /// What one slice of a cycle gave.
@@ -173,7 +181,9 @@ impl Allocator {
                 self.begin(self.quotas.is_lacking())
             }
         };
-        let mut allotments = Vec::new();
+        // Most agents are given to one.
+        let most = self.pending.len().min((budget / VISIT_WORK) as usize);
+        let mut allotments = Vec::with_capacity(most);
         let mut work = 0;
         loop {
             if work >= budget && work > 0 {
@@ -253,7 +263,10 @@ impl Allocator {
             AgentOrder::Hashed => {
                 let place = |it: u32| (place_of(round_hash, self.agent(it).id_hash), it);
                 let mut sorted: Vec<(u64, u32)> = agents.map(place).collect();
-                sorted.sort_unstable_by(|one, other| other.cmp(one));
+                // As one number: a comparison without a branch.
+                sorted.sort_unstable_by_key(|(place, agent)| {
+                    Reverse(u128::from(*place) << 32 | u128::from(*agent))
+                });
                 Queue::Hashed {
                     sorted,
                     late: BinaryHeap::new(),
@@ -330,10 +343,20 @@ impl Allocator {
         }
     }
 
+    /// Quotas depend on what all agents have together. Without them an agent that is visited
+    /// anyhow is looked at then, while it is at hand.
     fn refresh_stale(&mut self) {
+        let at_visit = self.quotas.is_empty();
         for agent in std::mem::take(&mut self.stale) {
-            self.refresh(agent);
+            if !at_visit || !self.is_to_be_visited(agent) {
+                self.refresh(agent);
+            }
         }
+    }
+
+    fn is_to_be_visited(&self, agent: u32) -> bool {
+        let it = self.agents.get(agent as usize).and_then(Option::as_ref);
+        it.is_some_and(|it| it.pending && it.is_eligible())
     }
 
     /// Agents on which a quota kept something from someone are looked at again when anything
@@ -370,6 +393,30 @@ impl Allocator {
             return;
         }
         let available = it.compute_available();
+        self.available_is(agent, available);
+    }
+
+    /// So much less is available than before, where that is known.
+    pub(crate) fn no_longer_available(&mut self, agent: u32, resources: &Arc<Resources>) {
+        let nothing = self.nothing.clone();
+        let it = self.agent_mut(agent);
+        if !it.stale && it.available.len().max(resources.len()) > LONG {
+            // One by one costs more than all at once.
+            self.mark_stale(agent);
+        } else if !it.stale {
+            let mut available = std::mem::replace(&mut it.available, nothing);
+            let rest = Arc::make_mut(&mut available);
+            match resources.iter().any(|it| it.shared) {
+                true => rest.saturating_sub(&resources.non_shared()),
+                false => rest.saturating_sub(resources),
+            }
+            self.available_is(agent, available);
+        }
+        self.pend(agent);
+    }
+
+    fn available_is(&mut self, agent: u32, available: Arc<Resources>) {
+        let it = self.agent_mut(agent);
         // The same list again for the same resources: what is equal is compared by address then.
         let available = it.refusals.available_changed(available);
         let before = self.set_available(agent, available);
@@ -407,6 +454,7 @@ impl Allocator {
         guarantees: bool,
         allotments: &mut Vec<Allotment>,
     ) -> u32 {
+        self.refresh(agent);
         self.tree.settle();
         let mut lot = std::mem::take(&mut self.lot);
         let it = self.agents[agent as usize].as_ref().expect("a live agent");
@@ -650,18 +698,20 @@ impl Allocator {
             None => lot.view(view).resources.clone(),
         };
         let of_client = self.tree.client(client);
-        let (framework, role, node) = (
-            of_client.framework_id.clone(),
-            of_client.role.clone(),
-            of_client.node,
-        );
-        let allotted = self.allotted.get(&resources, node, &role);
+        let (framework, role) = (of_client.framework_id.clone(), of_client.role.clone());
         if !self.quotas.is_empty() {
             let free = self.dimensions.amounts(&resources, quota::is_free);
             self.quotas.free_taken(&free, &Amounts::default());
         }
-        self.hold_given(agent, client, &resources);
-        self.tree.count(client);
+        let amounts = match &cut {
+            Some(_) => None,
+            None => Some(lot.view(view).amounts.clone()),
+        };
+        self.hold_given(agent, client, &resources, amounts);
+        let it = self.agent_mut(agent);
+        if it.is_plain && Arc::ptr_eq(&resources, &it.available) {
+            it.gave_all(client, &resources);
+        }
         match cut {
             Some(cut) => lot.take_part(&cut),
             None => lot.take_view(view),
@@ -672,54 +722,7 @@ impl Allocator {
             framework,
             role,
             agent,
-            resources: allotted,
+            resources,
         });
-    }
-}
-
-/// Allotments made lately, by what was given and the role's node: agents that are alike are given
-/// alike.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Allotted(Vec<Option<Alike>>);
-
-#[derive(Clone, Debug)]
-struct Alike {
-    given: Arc<Resources>,
-    node: u32,
-    allotted: Arc<Resources>,
-}
-
-impl Allotted {
-    const SLOTS: usize = 256;
-
-    fn get(&mut self, resources: &Arc<Resources>, node: u32, role: &Role) -> Arc<Resources> {
-        if self.0.is_empty() {
-            self.0.resize(Self::SLOTS, None);
-        }
-        // By content, not by address: the address must not decide what is kept in memory.
-        let first = resources.iter().next();
-        let amount = first
-            .and_then(|it| it.amount())
-            .map_or(0, |it| it.as_millis());
-        let at = mix(amount as u64 ^ u64::from(node) << 40) as usize % Self::SLOTS;
-        if let Some(it) = &self.0[at]
-            && Arc::ptr_eq(&it.given, resources)
-            && it.node == node
-            && it
-                .allotted
-                .iter()
-                .all(|it| it.allocation_role.as_ref() == Some(role))
-        {
-            return it.allotted.clone();
-        }
-        let allotted = Arc::new(resources.allocate(role));
-        if resources.len() <= LONG {
-            self.0[at] = Some(Alike {
-                given: resources.clone(),
-                node,
-                allotted: allotted.clone(),
-            });
-        }
-        allotted
     }
 }

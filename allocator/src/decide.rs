@@ -61,7 +61,7 @@ pub(crate) struct View {
     /// Places in the lot.
     entries: Vec<u32>,
     pub(crate) resources: Arc<Resources>,
-    amounts: Amounts,
+    pub(crate) amounts: Amounts,
 }
 
 /// What an agent has left in the course of a visit.

@@ -15,7 +15,10 @@ use crate::{
     quota::Quotas,
     share::{Scale, Share, UNIT_WEIGHT},
 };
-use std::{cmp::Ordering, collections::BTreeMap};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, VecDeque},
+};
 use tepui_model::{FrameworkId, Resource, Resources, Role};
 
 /// The node above all roles.
@@ -75,10 +78,11 @@ struct Node {
     quota: Option<u32>,
     subtree: Standing,
     own: Standing,
-    /// Listed siblings right below, in order: [`sibling`]s.
-    order: Vec<u32>,
+    /// Listed siblings right below, in order: [`sibling`]s. Queues, since who is served goes from
+    /// the front towards the back.
+    order: VecDeque<u32>,
     /// Listed clients of the role itself, in order.
-    listed: Vec<u32>,
+    listed: VecDeque<u32>,
     dirty: bool,
 }
 
@@ -431,10 +435,39 @@ impl Tree {
     }
 
     fn insert_sibling(&mut self, parent: u32, it: u32) {
+        // Nobody looked at the shares of what was not listed, or had none beside it.
+        self.refresh_share(it);
+        let order = &self.node(parent).order;
+        if let (1, Some(only)) = (order.len(), order.front().copied()) {
+            self.refresh_share(only);
+        }
         let mut order = std::mem::take(&mut self.node_mut(parent).order);
         let at = order.partition_point(|other| self.compare_siblings(*other, it).is_lt());
         order.insert(at, it);
         self.node_mut(parent).order = order;
+    }
+
+    /// The share of a sibling at what it holds now.
+    fn share_of(&self, it: u32) -> Share {
+        let node = self.node(it >> 1);
+        let (standing, weight) = match it & 1 {
+            1 => (&node.own, UNIT_WEIGHT),
+            _ => (&node.subtree, node.weight),
+        };
+        Share::dominant(&self.scale, &standing.amounts, weight, standing.count)
+    }
+
+    fn refresh_share(&mut self, it: u32) {
+        let share = self.share_of(it);
+        self.standing_mut(it).share = share;
+    }
+
+    fn standing_mut(&mut self, it: u32) -> &mut Standing {
+        let node = self.node_mut(it >> 1);
+        match it & 1 {
+            1 => &mut node.own,
+            _ => &mut node.subtree,
+        }
     }
 
     fn remove_sibling(&mut self, parent: u32, it: u32) {
@@ -443,32 +476,28 @@ impl Tree {
 
     // ------------------------------------------------------------ what clients hold
 
-    /// Adds what the client was given (`sign` 1), or takes away what came back (-1).
-    pub(crate) fn charge(&mut self, client: u32, amounts: &Amounts, sign: i128) {
-        let node = self.client(client).node;
-        let charge = |held: &mut Amounts| {
-            for (dimension, amount) in amounts.iter() {
-                held.add_to(dimension, sign * amount);
-            }
-        };
-        charge(&mut self.client_mut(client).amounts);
-        charge(&mut self.node_mut(node).own.amounts);
-        for at in self.chain(node) {
-            charge(&mut self.node_mut(at).subtree.amounts);
-        }
-        self.mark(client);
-    }
-
-    /// One more allotment to the client.
-    pub(crate) fn count(&mut self, client: u32) {
+    /// Adds what the client was given (`sign` 1), or takes away what came back (-1); with
+    /// `allotments` more allotments to it.
+    pub(crate) fn charge(&mut self, client: u32, amounts: &Amounts, sign: i128, allotments: u64) {
         let it = self.client_mut(client);
-        it.count += 1;
+        it.amounts.add_times(amounts, sign);
+        it.count += allotments;
         let node = it.node;
-        self.node_mut(node).own.count += 1;
-        for at in self.chain(node) {
-            self.node_mut(at).subtree.count += 1;
+        if !std::mem::replace(&mut it.dirty, true) {
+            self.dirty_clients.push(client);
         }
-        self.mark(client);
+        let own = &mut self.node_mut(node).own;
+        own.amounts.add_times(amounts, sign);
+        own.count += allotments;
+        let mut at = node;
+        while at != ROOT {
+            let it = self.node_mut(at);
+            it.subtree.amounts.add_times(amounts, sign);
+            it.subtree.count += allotments;
+            let parent = it.parent;
+            self.mark_node(at);
+            at = parent;
+        }
     }
 
     /// The client begins to use a shared volume on an agent, however often: it counts for the
@@ -630,44 +659,35 @@ impl Tree {
         }
         self.moves += 1;
         let mut list = std::mem::take(&mut self.node_mut(node).listed);
-        let from = list.partition_point(|it| self.compare_clients(*it, client).is_lt());
+        let from = place(&list, client, |other| self.compare_clients(other, client));
         self.shares[client as usize].0 = share;
-        move_in_order(&mut list, from, client, |one, other| {
-            self.compare_clients(one, other)
+        move_in_order(&mut list, from, client, |other| {
+            self.compare_clients(other, client)
         });
         self.node_mut(node).listed = list;
     }
 
     fn settle_node(&mut self, node: u32) {
-        let it = self.node(node);
+        let it = self.node_mut(node);
+        it.dirty = false;
         let parent = it.parent;
-        let own = Share::dominant(&self.scale, &it.own.amounts, UNIT_WEIGHT, it.own.count);
-        let subtree = Share::dominant(
-            &self.scale,
-            &it.subtree.amounts,
-            it.weight,
-            it.subtree.count,
-        );
-        self.node_mut(node).dirty = false;
-        self.move_sibling(node, sibling(node, true), own);
-        self.move_sibling(parent, sibling(node, false), subtree);
+        self.move_sibling(node, sibling(node, true));
+        self.move_sibling(parent, sibling(node, false));
     }
 
-    fn move_sibling(&mut self, parent: u32, it: u32, share: Share) {
-        let mut order = std::mem::take(&mut self.node_mut(parent).order);
-        let from = order.partition_point(|other| self.compare_siblings(*other, it).is_lt());
-        let node = self.node_mut(it >> 1);
-        let standing = match it & 1 {
-            1 => &mut node.own,
-            _ => &mut node.subtree,
-        };
-        standing.share = share;
-        if standing.listed > 0 {
-            self.moves += 1;
-            move_in_order(&mut order, from, it, |one, other| {
-                self.compare_siblings(one, other)
-            });
+    fn move_sibling(&mut self, parent: u32, it: u32) {
+        // The shares of those that are not listed, or stand alone, are asked by nobody.
+        if self.node(parent).order.len() < 2 || self.standing_mut(it).listed == 0 {
+            return;
         }
+        let share = self.share_of(it);
+        let mut order = std::mem::take(&mut self.node_mut(parent).order);
+        let from = place(&order, it, |other| self.compare_siblings(other, it));
+        self.standing_mut(it).share = share;
+        self.moves += 1;
+        move_in_order(&mut order, from, it, |other| {
+            self.compare_siblings(other, it)
+        });
         self.node_mut(parent).order = order;
     }
 
@@ -694,8 +714,10 @@ impl Tree {
             };
             let mut order = std::mem::take(&mut node.order);
             let mut listed = std::mem::take(&mut node.listed);
-            order.sort_unstable_by(|one, other| self.compare_siblings(*one, *other));
-            listed.sort_unstable_by(|one, other| self.compare_clients(*one, *other));
+            let queue = order.make_contiguous();
+            queue.sort_unstable_by(|one, other| self.compare_siblings(*one, *other));
+            let queue = listed.make_contiguous();
+            queue.sort_unstable_by(|one, other| self.compare_clients(*one, *other));
             if let Some(node) = &mut self.nodes[at] {
                 node.order = order;
                 node.listed = listed;
@@ -778,13 +800,17 @@ impl Tree {
             for node in self.nodes.iter().flatten() {
                 let ordered = |one: &u32, other: &u32| self.compare_siblings(*one, *other).is_lt();
                 assert!(
-                    node.order.is_sorted_by(ordered),
+                    node.order
+                        .iter()
+                        .is_sorted_by(|one, other| ordered(one, other)),
                     "order below {:?}",
                     node.role
                 );
                 let ordered = |one: &u32, other: &u32| self.compare_clients(*one, *other).is_lt();
                 assert!(
-                    node.listed.is_sorted_by(ordered),
+                    node.listed
+                        .iter()
+                        .is_sorted_by(|one, other| ordered(one, other)),
                     "clients of {:?}",
                     node.role
                 );
@@ -804,8 +830,8 @@ impl Node {
             quota: None,
             subtree: Standing::new(scale, weight),
             own: Standing::new(scale, UNIT_WEIGHT),
-            order: Vec::new(),
-            listed: Vec::new(),
+            order: VecDeque::new(),
+            listed: VecDeque::new(),
             dirty: false,
         }
     }
@@ -816,20 +842,31 @@ fn same_volume(one: &Resource, other: &Resource) -> bool {
     one.is_same_kind(other) && one.value == other.value
 }
 
-/// Moves the element at `from` to where it belongs now; the others are in order.
-fn move_in_order(list: &mut [u32], from: usize, it: u32, compare: impl Fn(u32, u32) -> Ordering) {
-    debug_assert_eq!(list.get(from), Some(&it));
-    let (before, behind) = (&list[..from], &list[from + 1..]);
-    if behind
-        .first()
-        .is_some_and(|next| compare(*next, it).is_lt())
-    {
-        let to = from + behind.partition_point(|other| compare(*other, it).is_lt());
-        list[from..=to].rotate_left(1);
-    } else {
-        let to = before.partition_point(|other| compare(*other, it).is_lt());
-        list[to..=from].rotate_right(1);
+/// Where `it` stands in the list, which is in order. Who changes was served last, as a rule, and
+/// stood in front.
+fn place(list: &VecDeque<u32>, it: u32, compare: impl Fn(u32) -> Ordering) -> usize {
+    match list.front() == Some(&it) {
+        true => 0,
+        false => list.partition_point(|other| compare(*other).is_lt()),
     }
+}
+
+/// Moves `it` from `from` to where it belongs now; the others are in order. `compare` says how
+/// another one compares to it.
+fn move_in_order(
+    list: &mut VecDeque<u32>,
+    from: usize,
+    it: u32,
+    compare: impl Fn(u32) -> Ordering,
+) {
+    debug_assert_eq!(list.get(from), Some(&it));
+    list.remove(from);
+    // Who was served often goes behind all others.
+    let to = match list.back() {
+        Some(last) if compare(*last).is_lt() => list.len(),
+        _ => list.partition_point(|other| compare(*other).is_lt()),
+    };
+    list.insert(to, it);
 }
 
 /// A walk over the listed clients in order, without those to skip. The tree's order must not
@@ -860,13 +897,17 @@ impl Walk {
         loop {
             if let Some((node, from)) = self.clients {
                 let list = &tree.node(node).listed;
-                let rest = list.get(from..).unwrap_or_default();
-                if let Some(found) = rest.iter().position(|it| !skip.get(*it)) {
-                    self.skipped += found as u32;
-                    self.clients = Some((node, from + found + 1));
-                    return Some(rest[found]);
+                let mut rest = list.range(from.min(list.len())..);
+                let mut at = from;
+                for it in &mut rest {
+                    at += 1;
+                    if !skip.get(*it) {
+                        self.skipped += (at - from - 1) as u32;
+                        self.clients = Some((node, at));
+                        return Some(*it);
+                    }
                 }
-                self.skipped += rest.len() as u32;
+                self.skipped += (at - from) as u32;
                 self.clients = None;
             }
             let (node, at) = self.stack.last_mut()?;

@@ -53,8 +53,7 @@ fn given(it: &mut Allocator, now: u64) -> Vec<String> {
     let cycle = it.allocate(Instant(now), u32::MAX);
     it.check_invariants();
     let all = cycle.allotments.iter();
-    all.map(|it| it.resources.unallocate().to_string())
-        .collect()
+    all.map(|it| it.resources.to_string()).collect()
 }
 
 #[test]
@@ -214,7 +213,13 @@ fn roles_five_hundred_deep_are_roles() {
     assert!(answer.clients.len() > 20 && answer.looked_at > 0);
     for it in cycle.allotments {
         let refuse = Some(Duration::from_secs(5));
-        allocator.recover(Instant(1), &it.framework, &it.agent, &it.resources, refuse);
+        allocator.recover(
+            Instant(1),
+            &it.framework,
+            &it.agent,
+            &it.allocated(),
+            refuse,
+        );
     }
     allocator.check_invariants();
 }
@@ -260,7 +265,13 @@ fn thousands_of_ranges_and_reservations_take_no_more_than_their_number() {
     );
     for it in &given {
         let refuse = Some(Duration::from_secs(5));
-        allocator.recover(Instant(1), &it.framework, &it.agent, &it.resources, refuse);
+        allocator.recover(
+            Instant(1),
+            &it.framework,
+            &it.agent,
+            &it.allocated(),
+            refuse,
+        );
     }
     let again = allocator.allocate(Instant(1), u32::MAX).allotments;
     // Who refused four refuses them again; what is free goes to another.

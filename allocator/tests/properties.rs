@@ -116,19 +116,20 @@ impl Pool {
             let at: usize = offer.framework.as_str().parse().unwrap();
             let task = resources(&self.users[at].task).allocate(&offer.role);
             let agent = AgentId::from("S");
-            if !offer.resources.contains(&task) {
+            let offered = offer.allocated();
+            if !offered.contains(&task) {
                 // It would refuse whatever is left from now on.
                 let forever = Some(Duration::from_secs(1_000_000));
                 self.allocator.recover(
                     Instant(self.now),
                     &offer.framework,
                     &agent,
-                    &offer.resources,
+                    &offered,
                     forever,
                 );
                 continue;
             }
-            let rest = offer.resources.difference(&task);
+            let rest = offered.difference(&task);
             self.allocator
                 .recover(Instant(self.now), &offer.framework, &agent, &rest, None);
             self.tasks[at] += 1;

@@ -74,8 +74,8 @@ pub struct Offer {
     pub port: u16,
     /// For which role.
     pub role: Role,
-    /// What is offered, allocated to `role`.
-    pub resources: Resources,
+    /// What is offered, without the role that it is allocated to; whoever holds it shares the list.
+    pub resources: Arc<Resources>,
     /// The agent's attributes.
     pub attributes: Attributes,
     /// The framework's executors on the agent.
@@ -90,6 +90,11 @@ pub struct Offer {
 pub const AGENT_PATH: &str = "/slave(1)";
 
 impl Offer {
+    /// What is offered, allocated to the role.
+    pub fn allocated(&self) -> Resources {
+        self.resources.allocate(&self.role)
+    }
+
     /// The message of the wire.
     pub fn to_wire(&self, format: FrameworkFormat) -> wire::Offer {
         let role = crate::resources::allocation_info(&self.role);
@@ -100,7 +105,7 @@ impl Offer {
             hostname: self.hostname.as_ref().to_owned(),
             url: Some(agent_url(&self.hostname, &self.ip, self.port)),
             domain: self.domain.as_ref().map(FaultDomain::to_wire),
-            resources: format.write(&self.resources),
+            resources: format.write(&self.allocated()),
             attributes: self.attributes.to_wire(),
             executor_ids: self.executor_ids.iter().map(ExecutorId::to_wire).collect(),
             unavailability: self.unavailability,
@@ -218,7 +223,7 @@ mod tests {
             ip: "127.0.0.1".into(),
             port: 5051,
             role: "a".into(),
-            resources: resources.allocate(&"a".into()),
+            resources: resources.into(),
             attributes: Attributes::default(),
             executor_ids: Vec::new(),
             domain: None,
@@ -239,7 +244,7 @@ mod tests {
             refinement: true,
         });
         assert_eq!(new.allocation_info.unwrap().role(), "a");
-        assert_eq!(Resources::from_wire(&new.resources), Ok(offer.resources));
+        assert_eq!(Resources::from_wire(&new.resources), Ok(offer.allocated()));
         assert_eq!(new.resources[1].reservations.len(), 1);
     }
 }

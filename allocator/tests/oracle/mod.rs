@@ -555,8 +555,7 @@ impl Oracle {
             let Some(resources) = self.offer(id, &role, &framework, guarantees) else {
                 continue;
             };
-            let resources = resources.allocate(&role);
-            self.hold(&framework, id, &resources);
+            self.hold(&framework, id, &resources.allocate(&role));
             let count = self
                 .counts
                 .entry((framework.clone(), role.clone()))

@@ -287,13 +287,14 @@ impl World {
         let expected = self.oracle.allocate(self.now, cycle.progress);
         assert_eq!(cycle.allotments, expected, "allotments");
         let mut lines = Vec::new();
-        for Allotment {
-            framework,
-            role,
-            agent,
-            resources,
-        } in cycle.allotments
-        {
+        for it in cycle.allotments {
+            let resources = it.allocated();
+            let Allotment {
+                framework,
+                role,
+                agent,
+                ..
+            } = it;
             let name = format!("O{}", self.next);
             self.next += 1;
             let text = resources.unallocate();
@@ -306,7 +307,7 @@ impl World {
                 Holding {
                     framework,
                     agent,
-                    resources: Resources::clone(&resources),
+                    resources,
                 },
             );
         }

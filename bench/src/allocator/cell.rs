@@ -239,7 +239,7 @@ impl Cell {
             }));
         }
         let used = amount(used_cpus, used_mem).allocate(&framework.role);
-        let rest = offer.resources.difference(&used);
+        let rest = offer.allocated().difference(&used);
         let (allocator, now) = (&mut self.world.allocator, self.world.now);
         allocator.recover(now, &offer.framework, &offer.agent, &rest, Some(REFUSE));
         placed

@@ -175,7 +175,7 @@ fn add(sum: &mut Took, it: Took) {
 
 /// Keeps what as many tasks need as fit, and declines the rest: how many tasks.
 fn use_offer(world: &mut World, client: &mut Client, offer: &Allotment, most: u64) -> u64 {
-    let mut rest = (*offer.resources).clone();
+    let mut rest = offer.allocated();
     let mut used = 0;
     while used < most.min(client.missing) && rest.try_sub(&client.task) {
         used += 1;

@@ -156,16 +156,15 @@ fn run(measure: &mut Measure) -> Result<()> {
         };
         let before = allotment.resources.clone();
         let old = reserved(at, frameworks, generations[at as usize]);
-        let old = old.with_allocation(allotment.role.clone());
         generations[at as usize] += 1;
         let new = reserved(at, frameworks, generations[at as usize]);
-        let new = new.with_allocation(allotment.role.clone());
         let mut after = (*before).clone();
         let (from, to): (Resources, Resources) = (one(old), one(new));
         if !after.try_sub(&from) {
             continue;
         }
         after.add(&to);
+        let (from, to) = (from.allocate(&allotment.role), to.allocate(&allotment.role));
         let changed = total(&generations);
         let (took, ()) = take(|| {
             let allocator = &mut world.allocator;

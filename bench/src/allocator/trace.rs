@@ -366,7 +366,7 @@ impl<'a> Offers<'a> {
             mem: all.mem - free.mem,
         };
         let rest = offer
-            .resources
+            .allocated()
             .difference(&used.resources(1).allocate(&framework.role));
         let (allocator, time) = (&mut self.world.allocator, self.world.now);
         allocator.recover(time, &offer.framework, &offer.agent, &rest, Some(REFUSE));

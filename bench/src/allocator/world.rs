@@ -121,8 +121,13 @@ impl World {
 
     /// Gives an allotment back.
     pub(crate) fn give_back(&mut self, it: &Allotment, refuse: Option<Duration>) {
-        self.allocator
-            .recover(self.now, &it.framework, &it.agent, &it.resources, refuse);
+        self.allocator.recover_allotted(
+            self.now,
+            &it.framework,
+            &it.agent,
+            (&it.role, &it.resources),
+            refuse,
+        );
     }
 
     /// Gives all of them back.

@@ -403,6 +403,7 @@ impl Session {
     }
 
     fn given(&mut self, it: Allotment) -> Given {
+        let allocated = it.allocated();
         let given = Given {
             agent: it.agent.as_str().to_owned(),
             framework: it.framework.as_str().to_owned(),
@@ -414,7 +415,7 @@ impl Session {
             framework: it.framework,
             role: it.role,
         };
-        self.open.entry(part).or_default().add(&it.resources);
+        self.open.entry(part).or_default().add(&allocated);
         given
     }
 }

@@ -48,10 +48,10 @@ impl Machine {
                 continue;
             };
             if checked.is_ok() {
-                offered.add(&offer.resources);
+                offered += offer.resources.allocate(&offer.role);
                 origin = Some((offer.agent_id, offer.role));
             } else {
-                self.recover(framework_id, &offer.agent_id, &offer.resources, None);
+                self.recover_offer(&offer, None);
             }
         }
         let (agent_id, role) = match (checked, origin) {

@@ -141,14 +141,14 @@ impl Machine {
             && !self.is_deactivated(&offer.agent_id)
             && self
                 .free_on(&offer.agent_id)
-                .contains(&offer.resources.unallocate().non_shared());
+                .contains(&offer.resources.non_shared());
         if !free || self.offers.number_of(&offer.id).is_some() {
             self.event(framework_id, Event::Rescind(offer.id.clone()));
             return;
         }
         let number = self.ids.offer_number();
         self.allocator
-            .add_allocation(framework_id, &offer.agent_id, &offer.resources);
+            .add_allocation(framework_id, &offer.agent_id, &offer.allocated());
         let outstanding = Outstanding {
             id: offer.id.clone(),
             framework_id: framework_id.clone(),

@@ -269,6 +269,18 @@ impl Machine {
         self.allocation.trigger(self.now);
     }
 
+    /// An offer ended unused.
+    pub(crate) fn recover_offer(&mut self, offer: &Outstanding, refuse: Option<Duration>) {
+        self.allocator.recover_allotted(
+            self.now,
+            &offer.framework_id,
+            &offer.agent_id,
+            (&offer.role, &offer.resources),
+            refuse,
+        );
+        self.allocation.trigger(self.now);
+    }
+
     /// Host names that may be offered; `None` = all.
     pub(crate) fn set_whitelist(&mut self, hosts: Option<Vec<String>>) {
         self.allocator
@@ -333,11 +345,15 @@ impl Machine {
             } = allotment;
             if !self.frameworks.is_connected(&framework) || !self.agents.is_attached(&agent) {
                 // The allocator was told before; nothing may leak all the same.
-                self.allocator
-                    .recover(self.now, &framework, &agent, &resources, None);
+                self.allocator.recover_allotted(
+                    self.now,
+                    &framework,
+                    &agent,
+                    (&role, &resources),
+                    None,
+                );
                 continue;
             }
-            let resources = Arc::unwrap_or_clone(resources);
             if let Some(offer) = self.make_offer(&framework, &role, &agent, resources) {
                 events.entry(framework).or_default().push(offer);
             }
@@ -352,7 +368,7 @@ impl Machine {
         framework_id: &FrameworkId,
         role: &Role,
         agent_id: &AgentId,
-        resources: Resources,
+        resources: Arc<Resources>,
     ) -> Option<Arc<Offer>> {
         let number = self.ids.offer_number();
         let link = self.agents.get(agent_id)?;
@@ -369,7 +385,10 @@ impl Machine {
             hostname: link.host.hostname.clone(),
             ip: link.address.ip.clone(),
             port: link.address.port,
-            resources: resources.filter(|resource| &*resource.name != "ephemeral_ports"),
+            resources: match resources.iter().any(is_hidden) {
+                true => Arc::new(resources.filter(|it| !is_hidden(it))),
+                false => resources.clone(),
+            },
             attributes: link.host.attributes.clone(),
             executor_ids,
             role: role.clone(),
@@ -413,12 +432,7 @@ impl Machine {
             return;
         };
         self.counters.add(Counter::OffersRescinded);
-        self.recover(
-            &offer.framework_id,
-            &offer.agent_id,
-            &offer.resources,
-            refuse,
-        );
+        self.recover_offer(&offer, refuse);
         self.event(&offer.framework_id, Event::Rescind(offer.id));
     }
 
@@ -433,7 +447,7 @@ impl Machine {
     pub(crate) fn take_back_offers(&mut self, framework_id: &FrameworkId) {
         for number in self.offers.of_framework(framework_id) {
             if let Some(offer) = self.take_offer(number) {
-                self.recover(&offer.framework_id, &offer.agent_id, &offer.resources, None);
+                self.recover_offer(&offer, None);
             }
         }
     }
@@ -459,7 +473,7 @@ impl Machine {
                 continue;
             };
             if let Some(offer) = self.take_offer(number) {
-                self.recover(framework_id, &offer.agent_id, &offer.resources, refuse);
+                self.recover_offer(&offer, refuse);
             }
         }
     }
@@ -477,4 +491,9 @@ impl Machine {
             .parse_offer(offer_id.as_str())
             .or_else(|| self.offers.number_of(offer_id))
     }
+}
+
+/// Whether frameworks are not told of it: Mesos' agents use it among themselves.
+fn is_hidden(resource: &tepui_model::Resource) -> bool {
+    &*resource.name == "ephemeral_ports"
 }

@@ -283,7 +283,7 @@ impl Machine {
             let mut used = self.used_on(agent_id);
             for number in self.offers.of_agent(agent_id) {
                 let offer = self.offers.get(number).expect("indexed");
-                used.add(&offer.resources.unallocate());
+                used.add(&offer.resources);
             }
             let used = used.non_shared();
             assert!(

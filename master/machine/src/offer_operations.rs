@@ -109,7 +109,7 @@ impl Machine {
         let mut reachable = self.free_on(agent_id);
         for number in self.offers.of_agent(agent_id) {
             if let Some(offer) = self.offers.get(number) {
-                reachable.add(&offer.resources.unallocate());
+                reachable.add(&offer.resources);
             }
         }
         let conflict = || {
@@ -144,7 +144,7 @@ impl Machine {
         let mut taken = self.used_on(agent_id);
         for number in self.offers.of_agent(agent_id) {
             if let Some(offer) = self.offers.get(number) {
-                taken.add(&offer.resources.unallocate());
+                taken.add(&offer.resources);
             }
         }
         link.total.difference(&taken)
@@ -219,7 +219,7 @@ impl Machine {
         let volumes = volumes.unallocate();
         for number in self.offers.of_agent(agent_id) {
             let holds = self.offers.get(number).is_some_and(|offer| {
-                let resources = offer.resources.unallocate();
+                let resources = &offer.resources;
                 volumes
                     .iter()
                     .any(|volume| resources.contains_resource(volume))

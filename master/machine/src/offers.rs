@@ -2,7 +2,10 @@
 //! section 3). They die with the term.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tepui_model::id::{AgentId, FrameworkId, OfferId};
 use tepui_model::resources::Resources;
@@ -18,7 +21,8 @@ pub(crate) struct Outstanding {
     pub(crate) agent_id: AgentId,
     pub(crate) role: Role,
     /// Allocated to `role`.
-    pub(crate) resources: Resources,
+    /// Without the role that they are allocated to.
+    pub(crate) resources: Arc<Resources>,
     /// When it was made, or adopted from a machine before this one.
     pub(crate) made_at: Instant,
 }

@@ -246,7 +246,7 @@ impl History {
                 .values()
                 .filter(|offer| offer.agent_id == *agent_id)
             {
-                free.saturating_sub(&offer.resources.unallocate());
+                free.saturating_sub(&offer.resources);
             }
             let some = |amount: Option<Scalar>, least: Scalar| amount.is_some_and(|it| it >= least);
             if some(free.cpus(), Scalar::from_millis(10))

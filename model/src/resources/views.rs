@@ -1,6 +1,8 @@
 //! Parts and sums of resources.
 
-use super::{DiskKind, Error, Quantities, Ranges, Reservation, Resource, Resources, Scalar, Value};
+use super::{
+    DiskKind, Entry, Error, Quantities, Ranges, Reservation, Resource, Resources, Scalar, Value,
+};
 use crate::Role;
 use std::collections::BTreeMap;
 
@@ -136,16 +138,33 @@ impl Resources {
     /// The same, allocated to the role.
     #[must_use]
     pub fn allocate(&self, role: &Role) -> Resources {
-        self.map(|it| it.with_allocation(role.clone()))
+        self.allocate_to(Some(role))
     }
 
     /// The same, allocated to nobody.
     #[must_use]
     pub fn unallocate(&self) -> Resources {
-        self.map(|mut it| {
-            it.allocation_role = None;
+        self.allocate_to(None)
+    }
+
+    fn allocate_to(&self, role: Option<&Role>) -> Resources {
+        let change = |mut it: Resource| {
+            it.allocation_role = role.cloned();
             it
-        })
+        };
+        let mut roles = self.iter().map(|it| &it.allocation_role);
+        let first = roles.next();
+        if !roles.all(|it| Some(it) == first) {
+            return self.map(change);
+        }
+        // What differed before differs still: nothing can be merged.
+        let entries = self.entries.iter().map(|it| Entry {
+            resource: change(it.resource.clone()),
+            copies: it.copies,
+        });
+        Resources {
+            entries: entries.collect(),
+        }
     }
 
     /// What is allocated, by role. What is allocated to nobody is left out.

@@ -139,7 +139,7 @@ impl Offers {
                 ViewChange::OfferAdded(offer) => {
                     self.made += 1;
                     let mut amounts = Amounts::default();
-                    amounts.add(&offer.resources.to_wire());
+                    amounts.add(&offer.allocated().to_wire());
                     let it = Outstanding {
                         agent: offer.agent_id.clone(),
                         framework: offer.framework_id.as_str().to_owned(),

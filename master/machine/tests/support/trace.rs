@@ -294,7 +294,10 @@ fn event(event: &Event) -> String {
                 let _ = write!(
                     text,
                     " [{} {} role={} {}{maintenance}]",
-                    offer.id, offer.agent_id, offer.role, offer.resources
+                    offer.id,
+                    offer.agent_id,
+                    offer.role,
+                    offer.allocated()
                 );
             }
             text
