@@ -79,6 +79,7 @@ pub struct Allocator {
     pub(crate) counts: Counts,
     /// Kept from visit to visit for their memory.
     pub(crate) walk: Walk,
+    pub(crate) few: Vec<u32>,
     /// Clients that some agent may remember as refusing, or has a filter of.
     pub(crate) refusers: Bits,
     /// Every agent that has something was made pending since the last cycle.
@@ -129,6 +130,7 @@ impl Allocator {
             reviewed: 0,
             counts: Counts::default(),
             walk: Walk::default(),
+            few: Vec::new(),
             refusers: Bits::default(),
             all_pending: false,
             lot: Lot::default(),
@@ -914,19 +916,19 @@ impl Allocator {
 
     /// Counts `resources`, allocated to nobody, as held by the client.
     fn hold(&mut self, agent: u32, client: u32, resources: &Arc<Resources>) {
-        self.hold_as(agent, client, resources, Change::Told, None);
+        self.hold_as(agent, client, resources, Change::Told, Counted::default());
         self.no_longer_available(agent, resources);
     }
 
-    /// The same for what a cycle gives; `amounts` when those of all of it are known.
+    /// The same for what a cycle gives.
     pub(crate) fn hold_given(
         &mut self,
         agent: u32,
         client: u32,
         resources: &Arc<Resources>,
-        amounts: Option<Amounts>,
+        counted: Counted,
     ) {
-        self.hold_as(agent, client, resources, Change::Given, amounts);
+        self.hold_as(agent, client, resources, Change::Given, counted);
     }
 
     fn hold_as(
@@ -935,7 +937,7 @@ impl Allocator {
         client: u32,
         resources: &Arc<Resources>,
         change: Change,
-        amounts: Option<Amounts>,
+        counted: Counted,
     ) {
         let has_shared = resources.iter().any(|it| it.shared);
         let shared_before = match has_shared {
@@ -945,10 +947,7 @@ impl Allocator {
         if self.agent_mut(agent).hold(client, resources) {
             self.tree.count_agents(client, 1);
         }
-        match amounts.filter(|_| !has_shared) {
-            Some(amounts) => self.charge_amounts(client, resources, &amounts, change),
-            None => self.charge(client, resources, change),
-        }
+        self.charge(client, resources, change, counted);
         if has_shared {
             self.charge_shared(agent, client, &shared_before);
         }
@@ -965,7 +964,7 @@ impl Allocator {
         if nothing {
             self.tree.count_agents(client, -1);
         }
-        self.charge(client, &taken, Change::Back);
+        self.charge(client, &taken, Change::Back, Counted::default());
         if has_shared {
             self.charge_shared(agent, client, &shared_before);
         }
@@ -973,29 +972,30 @@ impl Allocator {
     }
 
     /// Charges what is not shared to the client and to its role's quota.
-    fn charge(&mut self, client: u32, resources: &Resources, change: Change) {
-        let amounts = self.dimensions.amounts(resources, |it| !it.shared);
-        self.charge_amounts(client, resources, &amounts, change);
-    }
-
-    fn charge_amounts(
-        &mut self,
-        client: u32,
-        resources: &Resources,
-        amounts: &Amounts,
-        change: Change,
-    ) {
+    fn charge(&mut self, client: u32, resources: &Resources, change: Change, counted: Counted) {
+        let has_shared = resources.iter().any(|it| it.shared);
+        let amounts = match counted.amounts {
+            Some(all) if !has_shared => all,
+            _ => self.dimensions.amounts(resources, |it| !it.shared),
+        };
         let (sign, allotments) = match change {
             Change::Told => (1, 0),
             Change::Given => (1, 1),
             Change::Back => (-1, 0),
         };
-        self.tree.charge(client, amounts, sign, allotments);
-        if !self.quotas.is_empty() {
-            let free = self.dimensions.amounts(resources, quota::is_free);
-            let quota = self.tree.quota_of(client);
-            self.quotas.consume(quota, &free, change);
+        self.tree.charge(client, &amounts, sign, allotments);
+        if self.quotas.is_empty() {
+            return;
         }
+        let free = match counted.is_free {
+            true => amounts,
+            false => self.dimensions.amounts(resources, quota::is_free),
+        };
+        if change == Change::Given {
+            self.quotas.free_taken(&free, &Amounts::default());
+        }
+        let quota = self.tree.quota_of(client);
+        self.quotas.consume(quota, &free, change);
     }
 
     /// The shared volumes that the client uses on the agent.
@@ -1094,7 +1094,7 @@ impl Allocator {
         let mut walk = Walk::default();
         let mut order = Vec::new();
         for skip in [&self.tree.dormant, &awake] {
-            walk.begin();
+            walk.begin(false);
             while let Some(client) = walk.next(&self.tree, skip) {
                 let it = self.tree.client(client);
                 order.push((it.role.clone(), it.framework_id.clone()));
@@ -1119,6 +1119,15 @@ impl Allocator {
     pub fn next_deadline(&self) -> Option<Instant> {
         self.expiry.next()
     }
+}
+
+/// What is known already of resources that are charged.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    /// The amounts of all of them.
+    pub(crate) amounts: Option<Amounts>,
+    /// Quotas have a say in all of them.
+    pub(crate) is_free: bool,
 }
 
 /// Why what a client holds changes.

@@ -74,6 +74,22 @@ impl Bits {
         found
     }
 
+    /// Collects the members that `other` does not have, rising: whether there are `most` at most.
+    pub(crate) fn few_besides(&self, other: &Bits, most: usize, found: &mut Vec<u32>) -> bool {
+        found.clear();
+        for (at, word) in self.0.iter().enumerate() {
+            let mut rest = word & !other.0.get(at).copied().unwrap_or(0);
+            if found.len() + rest.count_ones() as usize > most {
+                return false;
+            }
+            while rest != 0 {
+                found.push(at as u32 * 64 + rest.trailing_zeros());
+                rest &= rest - 1;
+            }
+        }
+        true
+    }
+
     /// The members that `other` does not have, rising.
     pub(crate) fn iter_besides<'a>(&'a self, other: &'a Bits) -> impl Iterator<Item = u32> + 'a {
         self.0.iter().enumerate().flat_map(|(at, word)| {
@@ -111,6 +127,10 @@ mod tests {
         assert_eq!(all.iter_besides(&some).collect::<Vec<_>>(), [70]);
         some.set(70);
         assert_eq!(all.besides(&some), Besides::None);
+        let mut few = Vec::new();
+        assert!(all.few_besides(&Bits::default(), 2, &mut few));
+        assert_eq!(few, [3, 70]);
+        assert!(!all.few_besides(&Bits::default(), 1, &mut few));
         some.unset(70);
         assert!(!some.get(70) && some.get(3));
         let mut more = Bits::default();

@@ -14,7 +14,10 @@ use crate::{
     constraints::{Constraints, Selector},
 };
 use std::collections::BTreeMap;
-use tepui_model::attribute::AttributeValue;
+use tepui_model::{
+    agent::FaultDomain,
+    attribute::{AttributeValue, Attributes},
+};
 
 #[derive(Clone, Debug)]
 struct Class {
@@ -38,7 +41,7 @@ enum Access {
 /// All classes, and the constrained clients.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Classes {
-    by_text: BTreeMap<String, u32>,
+    by_kind: BTreeMap<(Attributes, Option<FaultDomain>), u32>,
     classes: Vec<Class>,
     clients: BTreeMap<u32, Access>,
     /// Clients for which a class is suited or not.
@@ -124,20 +127,20 @@ impl Classes {
     /// Whether there are so many classes, for this many agents, that most must be left over from
     /// agents that are gone.
     pub(crate) fn is_crowded(&self, agents: usize) -> bool {
-        self.by_text.len() > 2 * agents + 64
+        self.by_kind.len() > 2 * agents + 64
     }
 
     /// Forgets all classes; no agent must remember its own.
     pub(crate) fn clear(&mut self) {
-        self.by_text.clear();
+        self.by_kind.clear();
         self.classes.clear();
     }
 
     /// The class of an agent.
     pub(crate) fn of(&mut self, agent: &AgentSpec) -> u32 {
-        let text = format!("{:?} {:?}", agent.attributes, agent.domain);
+        let kind = (agent.attributes.clone(), agent.domain.clone());
         let next = self.classes.len() as u32;
-        let class = *self.by_text.entry(text).or_insert(next);
+        let class = *self.by_kind.entry(kind).or_insert(next);
         if class == next {
             self.classes.push(Class {
                 unsuited: Bits::default(),

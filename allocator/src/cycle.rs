@@ -7,7 +7,7 @@
 
 use crate::{
     agents::Agent,
-    allocator::Allocator,
+    allocator::{Allocator, Counted},
     amounts::{Amounts, Dimensions},
     bits::{Besides, Bits},
     decide::{LONG, Lot, NoReport, Verdict},
@@ -124,6 +124,8 @@ impl Queue {
 
 /// Work that is counted for a visit beside the clients asked: about as long as that takes.
 const VISIT_WORK: u32 = 4;
+/// So many clients are put in order by themselves, rather than found among all.
+const FEW: usize = 24;
 /// Clients passed by because they are known to refuse, per unit of work.
 const SKIPS_PER_WORK: u32 = 32;
 
@@ -153,6 +155,36 @@ fn mix(mut it: u64) -> u64 {
     it = (it ^ it >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     it = (it ^ it >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     it ^ it >> 31
+}
+
+/// Places with their agents, the last one first. Places are spread evenly over all numbers: about
+/// one falls into each of as many parts.
+fn sorted_backwards(places: Vec<(u64, u32)>) -> Vec<(u64, u32)> {
+    if places.len() < 2 {
+        return places;
+    }
+    let bits = places.len().ilog2();
+    let bucket = |place: u64| (!place >> (64 - bits)) as usize;
+    let mut ends = vec![0_u32; 1 << bits];
+    for (place, _) in &places {
+        ends[bucket(*place)] += 1;
+    }
+    let mut sum = 0;
+    for it in &mut ends {
+        sum += std::mem::replace(it, sum);
+    }
+    let mut sorted = vec![(0, 0); places.len()];
+    for it in places {
+        let next = &mut ends[bucket(it.0)];
+        sorted[*next as usize] = it;
+        *next += 1;
+    }
+    let mut from = 0;
+    for end in ends {
+        sorted[from..end as usize].sort_unstable_by(|one, other| other.cmp(one));
+        from = end as usize;
+    }
+    sorted
 }
 
 /// Amounts by name, without zeros; saturating.
@@ -262,11 +294,7 @@ impl Allocator {
         let queue = match self.options.agent_order {
             AgentOrder::Hashed => {
                 let place = |it: u32| (place_of(round_hash, self.agent(it).id_hash), it);
-                let mut sorted: Vec<(u64, u32)> = agents.map(place).collect();
-                // As one number: a comparison without a branch.
-                sorted.sort_unstable_by_key(|(place, agent)| {
-                    Reverse(u128::from(*place) << 32 | u128::from(*agent))
-                });
+                let sorted = sorted_backwards(agents.map(place).collect());
                 Queue::Hashed {
                     sorted,
                     late: BinaryHeap::new(),
@@ -574,9 +602,16 @@ impl Allocator {
             }
             Besides::Several => {}
         }
+        let mut few = std::mem::take(&mut self.few);
+        if self.tree.listed.few_besides(skip, FEW, &mut few) {
+            let work = self.ask_few(agent, guarantees, &mut few, lot, allotments);
+            self.few = few;
+            return work;
+        }
+        self.few = few;
         let mut work = 0;
         let mut walk = std::mem::take(&mut self.walk);
-        walk.begin();
+        walk.begin(guarantees);
         while let Some(client) = walk.next(&self.tree, skip) {
             work += 1;
             let nothing_for_role = self.ask(agent, client, guarantees, lot, allotments);
@@ -590,6 +625,42 @@ impl Allocator {
         work += walk.skipped / SKIPS_PER_WORK;
         self.counts.clients_skipped += u64::from(walk.skipped);
         self.walk = walk;
+        work
+    }
+
+    /// Asks these clients alone, in the order of their shares.
+    fn ask_few(
+        &mut self,
+        agent: u32,
+        guarantees: bool,
+        few: &mut [u32],
+        lot: &mut Lot,
+        allotments: &mut Vec<Allotment>,
+    ) -> u32 {
+        let tree = &self.tree;
+        let first = (0..few.len()).min_by(|one, other| tree.compare(few[*one], few[*other]));
+        // The first takes everything, as a rule: then the others need no order.
+        if let Some(first) = first {
+            few.swap(0, first);
+        }
+        let (mut work, mut left) = (0, None);
+        for at in 0..few.len() {
+            if at == 1 {
+                few[1..].sort_unstable_by(|one, other| self.tree.compare(*one, *other));
+            }
+            let client = few[at];
+            let node = self.tree.client(client).node;
+            if left == Some(node) {
+                continue;
+            }
+            work += 1;
+            if self.ask(agent, client, guarantees, lot, allotments) {
+                left = Some(node);
+            }
+            if lot.is_empty() {
+                break;
+            }
+        }
         work
     }
 
@@ -699,15 +770,14 @@ impl Allocator {
         };
         let of_client = self.tree.client(client);
         let (framework, role) = (of_client.framework_id.clone(), of_client.role.clone());
-        if !self.quotas.is_empty() {
-            let free = self.dimensions.amounts(&resources, quota::is_free);
-            self.quotas.free_taken(&free, &Amounts::default());
-        }
         let amounts = match &cut {
             Some(_) => None,
             None => Some(lot.view(view).amounts.clone()),
         };
-        self.hold_given(agent, client, &resources, amounts);
+        // All of a plain lot counts for quotas.
+        let is_free = lot.is_plain() && amounts.is_some();
+        let counted = Counted { amounts, is_free };
+        self.hold_given(agent, client, &resources, counted);
         let it = self.agent_mut(agent);
         if it.is_plain && Arc::ptr_eq(&resources, &it.available) {
             it.gave_all(client, &resources);
@@ -724,5 +794,25 @@ impl Allocator {
             agent,
             resources,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_sorted_however_they_are_spread() {
+        let spread = |it: u64| mix(it);
+        let ends = |it: u64| if it.is_multiple_of(2) { it } else { u64::MAX - it };
+        let few = |it: u64| it % 3;
+        for place in [spread, ends, few] {
+            for count in (0..70).chain([1_000]) {
+                let places: Vec<(u64, u32)> = (0..count).map(place).zip(0..).collect();
+                let mut expected = places.clone();
+                expected.sort_unstable_by(|one, other| other.cmp(one));
+                assert_eq!(sorted_backwards(places), expected);
+            }
+        }
     }
 }

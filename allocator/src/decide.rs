@@ -4,11 +4,10 @@
 //! and tells its reasons to a [`Report`], which is nobody in a cycle and costs nothing then.
 
 use crate::{
-    agents::Agent, allocator::Allocator, amounts::Amounts, cycle::quantities, explain::Reason,
-    frameworks::Sees, quota,
+    agents::Agent, allocator::Allocator, amounts::Amounts, explain::Reason, frameworks::Sees, quota,
 };
 use std::{collections::BTreeMap, sync::Arc};
-use tepui_model::{Quantities, Resources, Role, Scalar, agent::Capability as AgentCan};
+use tepui_model::{Quantities, Resource, Resources, Role, Scalar, agent::Capability as AgentCan};
 
 /// Lists of resources longer than this are not gone through once per client.
 pub(crate) const LONG: usize = 48;
@@ -152,6 +151,11 @@ impl Lot {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.left == 0
+    }
+
+    /// Whether all of it is reserved for nobody, and neither shared nor revocable.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// Whether something was given away.
@@ -345,18 +349,32 @@ impl Allocator {
             let Some(claims) = self.quotas.claims(quota) else {
                 return Verdict::NotForGuarantee { role: true };
             };
-            let claims = quantities(&self.dimensions, &claims);
-            let free = view.resources.filter(quota::is_free);
-            if free.shrink_to(&claims).is_empty() {
+            let fills = |it: &Resource| {
+                let Some(amount) = it.amount() else {
+                    return false;
+                };
+                let dimension = self.dimensions.find(&it.name);
+                let claimed = dimension.map_or(0, |it| claims.get(it));
+                let fits = i128::from(amount.as_millis()) <= claimed;
+                quota::is_free(it) && claimed > 0 && (fits || it.is_divisible())
+            };
+            if !view.resources.iter().any(fills) {
                 // Not for the guarantee; the other stage may give it all the same.
                 return Verdict::NotForGuarantee { role: false };
             }
         }
-        let free = self
-            .dimensions
-            .amounts_of_known(&view.resources, quota::is_free);
-        let bounds = self.quotas.bounds(quota, guarantees);
-        let bound = |at: usize| bounds.get(at).copied().flatten();
+        let of_view;
+        let free = match lot.is_plain {
+            true => &view.amounts,
+            false => {
+                let amounts = self
+                    .dimensions
+                    .amounts_of_known(&view.resources, quota::is_free);
+                of_view = amounts;
+                &of_view
+            }
+        };
+        let bound = |at: usize| self.quotas.bound(quota, at, guarantees);
         let mut over = free
             .iter()
             .filter(|(at, amount)| bound(*at).is_some_and(|bound| *amount > bound));
@@ -364,9 +382,9 @@ impl Allocator {
             return whole;
         };
         let mut limits = Quantities::new();
-        for (at, bound) in bounds.iter().enumerate() {
-            if let Some(bound) = bound {
-                let millis = i64::try_from(*bound).unwrap_or(i64::MAX);
+        for at in 0..self.quotas.dimensions() {
+            if let Some(bound) = bound(at) {
+                let millis = i64::try_from(bound).unwrap_or(i64::MAX);
                 limits.insert(self.dimensions.name(at), Scalar::from_millis(millis));
             }
         }

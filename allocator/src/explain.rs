@@ -344,7 +344,7 @@ impl Allocator {
         awake.add_those_besides(&tree.listed, &tree.dormant);
         for skip in [&tree.dormant, &awake] {
             let mut walk = crate::tree::Walk::default();
-            walk.begin();
+            walk.begin(false);
             while let Some(client) = walk.next(&tree, skip) {
                 places.insert(client, places.len() + 1);
             }

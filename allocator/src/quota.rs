@@ -50,9 +50,6 @@ impl Account {
     }
 }
 
-/// How much of each dimension a client may get; `None` for as much as there is.
-pub(crate) type Bounds = Vec<Option<i128>>;
-
 /// The quotas of all roles that have one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Quotas {
@@ -332,19 +329,27 @@ impl Quotas {
         self.required.is_zero() && self.chain(nearest).all(|it| it.limits.is_empty())
     }
 
-    /// How much a role may get. What guarantees lack is open to who may claim it, in the stage
-    /// of guarantees; beyond that everybody lives off the headroom that guarantees do not need.
-    /// The limits of the role and of all roles around it bind.
-    pub(crate) fn bounds(&self, nearest: Option<u32>, guaranteed: bool) -> Bounds {
-        let bound = |dimension: usize| {
-            let room = self.room(nearest, dimension, guaranteed);
-            let limit = self.tightest(nearest, dimension).map(|it| it.1);
-            match (room, limit) {
-                (Some(room), Some(limit)) => Some(room.min(limit)),
-                (room, limit) => room.or(limit),
-            }
-        };
-        (0..self.dimensions).map(bound).collect()
+    /// How much a role may get of a dimension; none for any amount. What guarantees lack is open
+    /// to who may claim it, in the stage of guarantees; beyond that everybody lives off the
+    /// headroom that guarantees do not need. The limits of the role and of all roles around it
+    /// bind.
+    pub(crate) fn bound(
+        &self,
+        nearest: Option<u32>,
+        dimension: usize,
+        guaranteed: bool,
+    ) -> Option<i128> {
+        let room = self.room(nearest, dimension, guaranteed);
+        let limit = self.tightest(nearest, dimension).map(|it| it.1);
+        match (room, limit) {
+            (Some(room), Some(limit)) => Some(room.min(limit)),
+            (room, limit) => room.or(limit),
+        }
+    }
+
+    /// The dimensions that some quota names lie before this.
+    pub(crate) fn dimensions(&self) -> usize {
+        self.dimensions
     }
 
     /// What guarantees leave; none when they bind nobody.

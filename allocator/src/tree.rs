@@ -42,32 +42,20 @@ pub(crate) struct Client {
     dirty: bool,
 }
 
-/// What stands in a list of siblings: amounts, allotments, and the share as it was when the list
-/// was last put in order.
-#[derive(Clone, Debug)]
+/// What stands in a list of siblings: amounts and allotments.
+#[derive(Clone, Debug, Default)]
 struct Standing {
     amounts: Amounts,
     count: u64,
     /// Listed clients.
     listed: u32,
-    share: Share,
-}
-
-impl Standing {
-    fn new(scale: &Scale, weight: u64) -> Standing {
-        let amounts = Amounts::default();
-        Standing {
-            share: Share::dominant(scale, &amounts, weight, 0),
-            amounts,
-            count: 0,
-            listed: 0,
-        }
-    }
 }
 
 #[derive(Clone, Debug)]
 struct Node {
     role: Option<Role>,
+    /// Where the last part of the role's name begins.
+    name_from: u32,
     parent: u32,
     weight: u64,
     /// Nodes right below, listed or not.
@@ -104,6 +92,8 @@ pub(crate) struct Tree {
     /// The share of each client when its list was last put in order, and the number of its
     /// framework's id: close together, since they are compared much.
     shares: Vec<(Share, u64)>,
+    /// The share of each sibling likewise, two for each node.
+    sibling_shares: [Vec<Share>; 2],
     labels: Labels,
     free_clients: Vec<u32>,
     weights: BTreeMap<Role, u64>,
@@ -127,13 +117,15 @@ pub(crate) struct Tree {
 impl Tree {
     pub(crate) fn new() -> Tree {
         let scale = Scale::default();
-        let root = Node::new(&scale, None, ROOT, UNIT_WEIGHT);
+        let root = Node::new(None, ROOT, UNIT_WEIGHT);
+        let nothing = Share::dominant(&scale, &Amounts::default(), UNIT_WEIGHT, 0);
         Tree {
             nodes: vec![Some(root)],
             free_nodes: Vec::new(),
             by_role: BTreeMap::new(),
             clients: Vec::new(),
             shares: Vec::new(),
+            sibling_shares: [vec![nothing], vec![nothing]],
             labels: Labels::default(),
             free_clients: Vec::new(),
             weights: BTreeMap::new(),
@@ -213,12 +205,15 @@ impl Tree {
     fn add_node(&mut self, role: &Role, parent: u32, quotas: &Quotas) -> u32 {
         self.node_mut(parent).children += 1;
         let weight = self.weights.get(role).copied().unwrap_or(UNIT_WEIGHT);
-        let mut node = Node::new(&self.scale, Some(role.clone()), parent, weight);
+        let mut node = Node::new(Some(role.clone()), parent, weight);
         node.quota = quotas.of(role).or(self.node(parent).quota);
         let at = match self.free_nodes.pop() {
             Some(at) => at,
             None => {
                 self.nodes.push(None);
+                for shares in &mut self.sibling_shares {
+                    shares.push(shares[ROOT as usize]);
+                }
                 self.nodes.len() as u32 - 1
             }
         };
@@ -337,6 +332,13 @@ impl Tree {
         }
     }
 
+    /// Whether the role has a guarantee, or lives under one.
+    fn has_guarantee(&self, node: u32) -> bool {
+        // One of its clients says so for all of them.
+        let first = self.node(node).listed.front();
+        first.is_some_and(|it| self.guaranteed.get(*it))
+    }
+
     /// The quota that the client lives under, and so those around it.
     pub(crate) fn quota_of(&self, client: u32) -> Option<u32> {
         self.node(self.client(client).node).quota
@@ -403,18 +405,50 @@ impl Tree {
         one.0.compare(&other.0).then(one.1.cmp(&other.1))
     }
 
-    fn share_and_name(&self, it: u32) -> (&Share, &str) {
+    fn name(&self, it: u32) -> &str {
         let node = self.node(it >> 1);
-        if it & 1 == 1 {
-            return (&node.own.share, ".");
+        match (it & 1, &node.role) {
+            (1, _) => ".",
+            (_, Some(role)) => &role.as_str()[node.name_from as usize..],
+            (_, None) => "",
         }
-        let role = node.role.as_ref().map_or("", Role::as_str);
-        (&node.subtree.share, role.rsplit('/').next().unwrap_or(role))
+    }
+
+    fn sibling_share(&self, it: u32) -> &Share {
+        &self.sibling_shares[(it & 1) as usize][(it >> 1) as usize]
     }
 
     fn compare_siblings(&self, one: u32, other: u32) -> Ordering {
-        let (one, other) = (self.share_and_name(one), self.share_and_name(other));
-        one.0.compare(other.0).then_with(|| one.1.cmp(other.1))
+        let by_share = self.sibling_share(one).compare(self.sibling_share(other));
+        by_share.then_with(|| self.name(one).cmp(self.name(other)))
+    }
+
+    /// Which of two listed clients a walk comes to first.
+    pub(crate) fn compare(&self, one: u32, other: u32) -> Ordering {
+        let (of_one, of_other) = (self.client(one).node, self.client(other).node);
+        if of_one == of_other {
+            return self.compare_clients(one, other);
+        }
+        // The list where their ways part: right below the innermost node that is around both.
+        let (mut ways, mut depths) = ([of_one, of_other], [0, 0]);
+        let mut siblings = [sibling(of_one, true), sibling(of_other, true)];
+        for (depth, node) in depths.iter_mut().zip(ways) {
+            *depth = self.chain(node).count();
+        }
+        let climb = |which: usize, ways: &mut [u32; 2], siblings: &mut [u32; 2]| {
+            siblings[which] = sibling(ways[which], false);
+            ways[which] = self.node(ways[which]).parent;
+        };
+        for which in 0..2 {
+            for _ in depths[1 - which]..depths[which] {
+                climb(which, &mut ways, &mut siblings);
+            }
+        }
+        while ways[0] != ways[1] {
+            climb(0, &mut ways, &mut siblings);
+            climb(1, &mut ways, &mut siblings);
+        }
+        self.compare_siblings(siblings[0], siblings[1])
     }
 
     fn insert_client(&mut self, client: u32) {
@@ -458,15 +492,14 @@ impl Tree {
     }
 
     fn refresh_share(&mut self, it: u32) {
-        let share = self.share_of(it);
-        self.standing_mut(it).share = share;
+        self.sibling_shares[(it & 1) as usize][(it >> 1) as usize] = self.share_of(it);
     }
 
-    fn standing_mut(&mut self, it: u32) -> &mut Standing {
-        let node = self.node_mut(it >> 1);
+    fn is_listed(&self, it: u32) -> bool {
+        let node = self.node(it >> 1);
         match it & 1 {
-            1 => &mut node.own,
-            _ => &mut node.subtree,
+            1 => node.own.listed > 0,
+            _ => node.subtree.listed > 0,
         }
     }
 
@@ -677,13 +710,12 @@ impl Tree {
 
     fn move_sibling(&mut self, parent: u32, it: u32) {
         // The shares of those that are not listed, or stand alone, are asked by nobody.
-        if self.node(parent).order.len() < 2 || self.standing_mut(it).listed == 0 {
+        if self.node(parent).order.len() < 2 || !self.is_listed(it) {
             return;
         }
-        let share = self.share_of(it);
         let mut order = std::mem::take(&mut self.node_mut(parent).order);
         let from = place(&order, it, |other| self.compare_siblings(other, it));
-        self.standing_mut(it).share = share;
+        self.refresh_share(it);
         self.moves += 1;
         move_in_order(&mut order, from, it, |other| {
             self.compare_siblings(other, it)
@@ -701,12 +733,12 @@ impl Tree {
                 it.dirty = false;
             }
         }
-        for it in self.nodes.iter_mut().flatten() {
-            let (own, subtree) = (&mut it.own, &mut it.subtree);
-            own.share = Share::dominant(&self.scale, &own.amounts, UNIT_WEIGHT, own.count);
-            subtree.share =
-                Share::dominant(&self.scale, &subtree.amounts, it.weight, subtree.count);
-            it.dirty = false;
+        for at in 0..self.nodes.len() as u32 {
+            if let Some(it) = &mut self.nodes[at as usize] {
+                it.dirty = false;
+                self.refresh_share(sibling(at, false));
+                self.refresh_share(sibling(at, true));
+            }
         }
         for at in 0..self.nodes.len() {
             let Some(node) = &mut self.nodes[at] else {
@@ -820,16 +852,18 @@ impl Tree {
 }
 
 impl Node {
-    fn new(scale: &Scale, role: Option<Role>, parent: u32, weight: u64) -> Node {
+    fn new(role: Option<Role>, parent: u32, weight: u64) -> Node {
+        let name_from = role.as_ref().and_then(|it| it.as_str().rfind('/'));
         Node {
             role,
+            name_from: name_from.map_or(0, |it| it as u32 + 1),
             parent,
             weight,
             children: 0,
             clients: 0,
             quota: None,
-            subtree: Standing::new(scale, weight),
-            own: Standing::new(scale, UNIT_WEIGHT),
+            subtree: Standing::default(),
+            own: Standing::default(),
             order: VecDeque::new(),
             listed: VecDeque::new(),
             dirty: false,
@@ -875,13 +909,16 @@ fn move_in_order(
 pub(crate) struct Walk {
     stack: Vec<(u32, usize)>,
     clients: Option<(u32, usize)>,
+    /// Passes by roles without a guarantee at once.
+    only_guaranteed: bool,
     /// Clients passed by, for the count of work.
     pub(crate) skipped: u32,
 }
 
 impl Walk {
     /// Starts anew at the first.
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self, only_guaranteed: bool) {
+        self.only_guaranteed = only_guaranteed;
         self.stack.clear();
         self.stack.push((ROOT, 0));
         self.clients = None;
@@ -918,6 +955,7 @@ impl Walk {
                 Some(it) => {
                     *at += 1;
                     match it & 1 {
+                        1 if self.only_guaranteed && !tree.has_guarantee(it >> 1) => {}
                         1 => self.clients = Some((it >> 1, 0)),
                         _ => self.stack.push((it >> 1, 0)),
                     }

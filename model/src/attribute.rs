@@ -7,7 +7,7 @@ use crate::{
 use std::{fmt, sync::Arc};
 
 /// The value of an attribute.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum AttributeValue {
     /// A number with three decimal digits; may be negative.
     Scalar(Scalar),
@@ -20,7 +20,7 @@ pub enum AttributeValue {
 }
 
 /// One attribute.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Attribute {
     /// Its name; may come several times.
     pub name: Arc<str>,
@@ -29,7 +29,7 @@ pub struct Attribute {
 }
 
 /// The attributes of an agent in the order given. Cheap to clone.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Attributes(Arc<[Attribute]>);
 
 impl Attributes {
