@@ -231,6 +231,11 @@ impl Agent {
         Arc::new(available)
     }
 
+    /// Whether [`Agent::compute_available`] has nothing to compute.
+    pub(crate) fn is_known_available(&self) -> bool {
+        self.allocated.is_empty() || self.given.as_ref().is_some_and(|it| it.is_back)
+    }
+
     /// What would be available if the client did not hold this part of what it holds.
     pub(crate) fn available_without(
         &self,

@@ -699,7 +699,7 @@ impl Allocator {
             it.given = None;
         }
         self.mark_stale(agent);
-        if self.agent(agent).allocated.is_empty() {
+        if self.agent(agent).is_known_available() {
             // Nothing to compute, and at hand.
             self.refresh(agent);
         }
@@ -969,6 +969,10 @@ impl Allocator {
             self.charge_shared(agent, client, &shared_before);
         }
         self.mark_stale(agent);
+        if self.agent(agent).is_known_available() {
+            // Nothing to compute, and at hand.
+            self.refresh(agent);
+        }
     }
 
     /// Charges what is not shared to the client and to its role's quota.

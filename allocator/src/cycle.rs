@@ -505,7 +505,9 @@ impl Allocator {
         for (client, _) in &lot.refusals {
             self.refusers.set(*client);
         }
-        if !guarantees {
+        if it.available.is_empty() {
+            it.pending = false;
+        } else if !guarantees {
             // Shared volumes were given to one; another may have them in the next cycle. What is
             // possible since this cycle was interrupted may be so for a guarantee.
             it.pending = it.shared_given == round || it.cut_given == round || it.held && disturbed;
@@ -804,7 +806,13 @@ mod tests {
     #[test]
     fn places_are_sorted_however_they_are_spread() {
         let spread = |it: u64| mix(it);
-        let ends = |it: u64| if it.is_multiple_of(2) { it } else { u64::MAX - it };
+        let ends = |it: u64| {
+            if it.is_multiple_of(2) {
+                it
+            } else {
+                u64::MAX - it
+            }
+        };
         let few = |it: u64| it % 3;
         for place in [spread, ends, few] {
             for count in (0..70).chain([1_000]) {

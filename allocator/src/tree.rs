@@ -954,10 +954,19 @@ impl Walk {
                 }
                 Some(it) => {
                     *at += 1;
+                    let below = it >> 1;
                     match it & 1 {
-                        1 if self.only_guaranteed && !tree.has_guarantee(it >> 1) => {}
-                        1 => self.clients = Some((it >> 1, 0)),
-                        _ => self.stack.push((it >> 1, 0)),
+                        1 if self.only_guaranteed && !tree.has_guarantee(below) => {}
+                        1 => self.clients = Some((below, 0)),
+                        // A role with nothing below it, as most are.
+                        _ if tree.node(below).order.len() == 1
+                            && tree.node(below).own.listed > 0 =>
+                        {
+                            if !self.only_guaranteed || tree.has_guarantee(below) {
+                                self.clients = Some((below, 0));
+                            }
+                        }
+                        _ => self.stack.push((below, 0)),
                     }
                 }
             }
