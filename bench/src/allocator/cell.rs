@@ -9,7 +9,7 @@ use crate::harness::{
     point::{Measure, Took, take},
     random::Random,
     result::Unit,
-    workload::{ANY, By, Goal, Workload},
+    workload::Workload,
 };
 use anyhow::Result;
 use core::time::Duration;
@@ -63,13 +63,7 @@ pub(super) static WORKLOAD: Workload = Workload {
     size: Some("agents"),
     sizes: &[],
     repeats: 60,
-    goals: &[Goal {
-        metric: CYCLE,
-        by: By::Ratio(bare::LOOP),
-        must: 30.0,
-        aim: 10.0,
-        sizes: ANY,
-    }],
+    goals: &[],
     memory: |values| {
         // About forty tasks a machine, each an entry of the harness.
         let agents = values.number("agents");

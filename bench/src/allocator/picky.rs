@@ -55,9 +55,9 @@ pub(super) static WORKLOAD: Workload = Workload {
     repeats: 5,
     goals: &[Goal {
         metric: WITH,
-        by: By::Ratio(bare::LOOP),
-        must: 30.0,
-        aim: 10.0,
+        by: By::Ratio(WITHOUT),
+        must: 3.0,
+        aim: 1.5,
         sizes: (0, 100_000),
     }],
     memory: |values| {
