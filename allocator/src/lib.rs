@@ -76,4 +76,4 @@ pub use cycle::{Allotment, Cycle, Place, Progress, place};
 pub use explain::{AgentGroup, Explained, Explanation, Reason};
 pub use frameworks::FrameworkSpec;
 pub use options::{AgentOrder, Options, Quota};
-pub use waiting::Waiting;
+pub use waiting::{LOOKS_PER_INTERVAL, Waiting};

@@ -6,6 +6,7 @@ use crate::{
     decide::{Lot, NoReport, Verdict},
     quota,
 };
+use core::time::Duration;
 use tepui_model::{AgentId, FrameworkId, Resources, Role, time::Instant};
 
 /// Frameworks that want offers and have none; see [`Allocator::waiting`].
@@ -15,7 +16,23 @@ pub struct Waiting {
     frameworks: usize,
 }
 
+/// Looks for offers that lie in one allocation interval, at most.
+pub const LOOKS_PER_INTERVAL: u32 = 50;
+
 impl Waiting {
+    /// How long an offer may lie that somebody would take. With more who wait than there are
+    /// offers, less, so that everybody has had a turn within two intervals: the turns of a
+    /// shrinking crowd add up to a part of one, and the last takes a whole one.
+    pub fn patience(&self, interval: Duration, outstanding: usize) -> Duration {
+        let count = |it: usize| u32::try_from(it).unwrap_or(u32::MAX);
+        let (crowd, outstanding) = (count(self.frameworks), count(outstanding));
+        let turn = match crowd <= outstanding {
+            true => interval,
+            false => interval.saturating_mul(outstanding) / crowd.saturating_mul(8),
+        };
+        turn.clamp(interval / LOOKS_PER_INTERVAL, interval)
+    }
+
     /// How many frameworks wait.
     pub fn len(&self) -> usize {
         self.frameworks

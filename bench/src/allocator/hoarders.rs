@@ -1,7 +1,8 @@
 //! `hoarders`: frameworks that neither accept nor decline, and one that would use what it gets.
 //!
 //! Offers are taken back by the rule of masters: when somebody who has none waits for what an
-//! offer holds, that offer ends, and its framework is served last from then on.
+//! offer holds, that offer ends once it has lain for a while, and its framework is served last from
+//! then on. Masters look up to fifty times in an allocation interval; what is counted is intervals.
 
 use super::{
     bare,
@@ -15,10 +16,10 @@ use crate::harness::{
 };
 use anyhow::Result;
 use std::collections::BTreeSet;
-use tepui_allocator::{Allotment, FrameworkSpec};
-use tepui_model::FrameworkId;
+use tepui_allocator::{Allotment, FrameworkSpec, LOOKS_PER_INTERVAL};
+use tepui_model::{FrameworkId, time::Instant};
 
-const WAIT: &str = "cycles until the newcomer is offered something";
+const WAIT: &str = "intervals until the newcomer is offered something";
 const CYCLE: &str = "cycle while it waits";
 const LOOK: &str = "look for offers to take back";
 const HOARD: &str = "cycle that gives everything to hoarders";
@@ -31,7 +32,13 @@ pub(super) static WORKLOAD: Workload = Workload {
         world::agents(1_000),
         world::frameworks(1_000),
         world::roles(10),
-        number("patience", 20, 1, 10_000, "cycles that the newcomer waits"),
+        number(
+            "patience",
+            20,
+            1,
+            10_000,
+            "allocation intervals that the newcomer waits",
+        ),
     ],
     size: Some("agents"),
     sizes: &[],
@@ -62,7 +69,11 @@ fn run(measure: &mut Measure) -> Result<()> {
         let cycle = world.cycle();
         world::expect(HOARD, cycle.allotments.len(), agents)?;
         cycle.measured(measure, HOARD);
-        let mut held = cycle.allotments;
+        let mut held = Vec::new();
+        let hold = |now: Instant, all: Vec<Allotment>, held: &mut Vec<(Instant, Allotment)>| {
+            held.extend(all.into_iter().map(|it| (now, it)));
+        };
+        hold(world.now, cycle.allotments, &mut held);
         let newcomer = world::framework_id(frameworks);
         let spec = FrameworkSpec {
             roles: [world::role(frameworks, roles)].into(),
@@ -70,23 +81,24 @@ fn run(measure: &mut Measure) -> Result<()> {
             ..FrameworkSpec::default()
         };
         world.allocator.add_framework(&newcomer, spec);
-        let mut waited = 0;
-        let mut served = false;
-        while !served && waited < patience {
-            waited += 1;
+        let (mut looks, mut served) = (0, false);
+        while !served && looks < patience * u64::from(LOOKS_PER_INTERVAL) {
+            looks += 1;
+            world.now = world.now + world::INTERVAL / LOOKS_PER_INTERVAL;
             let (took, taken) = take(|| take_back(&mut world, &mut held));
             measure.each(LOOK, took, 1);
             measure.count(LOOK, "offers taken back", taken as f64);
-            let cycle = world.cycle();
+            let cycle = world.cycle_at_once();
             cycle.measured(measure, CYCLE);
             served = cycle.allotments.iter().any(|it| it.framework == newcomer);
-            held.extend(cycle.allotments);
+            hold(world.now, cycle.allotments, &mut held);
         }
         // One more than it waited when it went away with nothing.
-        measure.sample(WAIT, Unit::Count, (waited + u64::from(!served)) as f64);
+        let waited = looks as f64 / f64::from(LOOKS_PER_INTERVAL);
+        measure.sample(WAIT, Unit::Count, waited + f64::from(u8::from(!served)));
         if !served && repeat == 0 {
             measure.note(format!(
-                "the newcomer was offered nothing within {patience} cycles"
+                "the newcomer was offered nothing within {patience} intervals"
             ));
         }
         if !measure.step() {
@@ -96,17 +108,21 @@ fn run(measure: &mut Measure) -> Result<()> {
     Ok(())
 }
 
-/// As a master does before a cycle: how many offers were taken back.
-fn take_back(world: &mut World, held: &mut Vec<Allotment>) -> usize {
+/// As a master does: how many offers were taken back.
+fn take_back(world: &mut World, held: &mut Vec<(Instant, Allotment)>) -> usize {
     /// Clients that are asked in one look.
-    const BUDGET: usize = 10_000;
-    let offered: BTreeSet<&FrameworkId> = held.iter().map(|it| &it.framework).collect();
+    const BUDGET: usize = 2_048;
+    let offered: BTreeSet<&FrameworkId> = held.iter().map(|(_, it)| &it.framework).collect();
     let mut waiting = world.allocator.waiting(|it| !offered.contains(it));
+    let patience = waiting.patience(world::INTERVAL, held.len());
     let (now, mut budget) = (world.now, BUDGET);
     let mut taken = Vec::new();
-    for (at, it) in held.iter().enumerate() {
+    for (at, (made_at, it)) in held.iter().enumerate() {
         if waiting.is_empty() || budget == 0 {
             break;
+        }
+        if now < *made_at + patience {
+            continue;
         }
         let taker = world.allocator.find_taker(
             now,
@@ -121,7 +137,7 @@ fn take_back(world: &mut World, held: &mut Vec<Allotment>) -> usize {
         }
     }
     for at in taken.iter().rev() {
-        let it = held.swap_remove(*at);
+        let (_, it) = held.swap_remove(*at);
         world.allocator.set_dormant(&it.framework, true);
         world.give_back(&it, None);
     }

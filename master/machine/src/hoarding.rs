@@ -11,15 +11,12 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
+use tepui_allocator::LOOKS_PER_INTERVAL;
 use tepui_model::id::FrameworkId;
 use tepui_model::time::Instant;
 
 use crate::counters::Counter;
 use crate::machine::Machine;
-
-/// Between two looks, and the least time that an offer may lie: a part of the allocation
-/// interval.
-const LOOKS_PER_INTERVAL: u32 = 50;
 
 /// Offers looked at in one look; the next one goes on behind them.
 const OFFERS_PER_LOOK: usize = 1024;
@@ -96,16 +93,8 @@ impl Machine {
             return;
         }
         self.hoarding.is_watching = true;
-        // With more who wait than there are offers, each holder has less time, so that everybody
-        // has had a turn within two intervals: the turns of a shrinking crowd add up to a part of
-        // one, and the last takes a whole one. Who is known to answer always has that.
-        let outstanding = u32::try_from(self.offers.len()).unwrap_or(u32::MAX);
-        let crowd = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
-        let turn = match crowd <= outstanding {
-            true => interval,
-            false => interval.saturating_mul(outstanding) / crowd.saturating_mul(8),
-        };
-        let turn = turn.clamp(interval / LOOKS_PER_INTERVAL, interval);
+        // Who is known to answer has a whole interval.
+        let turn = waiting.patience(interval, self.offers.len());
         let numbers = self.offers.after(self.hoarding.cursor, OFFERS_PER_LOOK);
         self.hoarding.cursor = match numbers.len() {
             OFFERS_PER_LOOK => numbers.last().copied().unwrap_or(0),
