@@ -54,7 +54,8 @@ struct Seen {
     /// Subscriptions so far, and the port of the master of the last one.
     subscriptions: u64,
     port: u16,
-    /// When the first offer of the last subscription came.
+    /// When it last subscribed, and when the first offer after that came.
+    subscribed: Option<Instant>,
     offered: Option<Instant>,
 }
 
@@ -141,7 +142,7 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
     let busy = memory(&masters, leader)?;
     let filled = ask::term(&addresses).await?;
 
-    let mut gaps = Vec::new();
+    let (mut gaps, mut silences) = (Vec::new(), Vec::new());
     let mut returns = Vec::new();
     let mut bytes = 0;
     let mut unchanged = 0;
@@ -171,6 +172,7 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
             .await
             .context("no offer after the death of the leader")??
             .clone();
+        silences.push(seen.subscribed.unwrap_or(died) - died);
         gaps.push(seen.offered.unwrap_or(died) - died);
         reach(
             &mut workload,
@@ -195,6 +197,7 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
         "agents": agents,
         "tasks": running,
         "changes_of_leader_while_filling": filled - formed,
+        "end_to_subscribed_ms": distribution(&mut silences),
         "end_to_first_offer_ms": distribution(&mut gaps),
         "end_to_all_attached_ms": distribution(&mut returns),
         "attach_bytes_per_agent": bytes as f64 / frames as f64,
@@ -312,10 +315,12 @@ async fn framework(session: Session, tasks: usize, seen: watch::Sender<Seen>) ->
     while let Some(event) = events.next().await {
         match event? {
             Event::Subscribed { master, .. } => {
+                let now = Instant::now();
                 let port = master.and_then(|it| u16::try_from(it.port).ok());
                 seen.send_modify(|it| {
                     it.subscriptions += 1;
                     it.port = port.unwrap_or_default();
+                    it.subscribed = Some(now);
                     it.offered = None;
                 });
                 // What runs all the same is told by the reconciliation that follows.

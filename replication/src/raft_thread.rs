@@ -103,6 +103,8 @@ pub(crate) struct RaftThread {
     marks: Marks,
     // Sequence and bytes of this term's proposals on their way.
     in_flight: VecDeque<(u64, usize)>,
+    // The last term in which a proposal was refused.
+    refused_in: u64,
     // Proposals that wait for the end of an attempt to hand leadership over: as many bytes as
     // may be in flight.
     held: VecDeque<(u64, u64, Bytes)>,
@@ -159,6 +161,7 @@ impl RaftThread {
             rows,
             fault,
             in_flight: VecDeque::new(),
+            refused_in: 0,
             held: VecDeque::new(),
             asked: None,
             asking: None,
@@ -399,7 +402,9 @@ impl RaftThread {
             Err(error) => {
                 self.shared.landed(bytes);
                 // What this term's machine proposes later may rest on what is lost here.
-                if self.shared.leading().term == term {
+                if self.shared.leading().term == term
+                    && std::mem::replace(&mut self.refused_in, term) != term
+                {
                     tracing::info!(%error, term, "a proposal was refused; leadership ends");
                     self.node.step_down();
                 }
