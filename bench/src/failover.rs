@@ -21,7 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 use tepui_scheduler_api::{Error, Event, Session, task, v1};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
 
 /// Options of `tepui-bench failover`.
 #[derive(Debug, clap::Args)]
@@ -95,13 +98,31 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
         failover_timeout: Some(3600.0),
         ..info
     };
-    let session = Session::start(tepui_scheduler_api::Options::new(
-        addresses.iter().map(SocketAddr::to_string),
-        info,
-    ))?;
+    let session =
+        tepui_scheduler_api::Options::new(addresses.iter().map(SocketAddr::to_string), info);
     let (seen, mut watched) = watch::channel(Seen::default());
     let tasks = options.tasks_per_agent;
-    workload.spawn(async move { framework(session, tasks, seen).await });
+    // A thread of its own: thousands of agents are not in the process of a real one.
+    let (ended, end) = oneshot::channel();
+    let (_stop, stopped) = oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let run = async {
+            let session = Session::start(session)?;
+            tokio::select! {
+                result = framework(session, tasks, seen) => result,
+                _ = stopped => Ok(()),
+            }
+        };
+        let alone = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let result = alone
+            .context("a runtime for the framework")
+            .and_then(|it| it.block_on(run));
+        // Nobody listens when the measurement is over.
+        let _ = ended.send(result);
+    });
+    workload.spawn(async move { end.await? });
     let first = watched.wait_for(|it| it.subscriptions > 0);
     let port = tokio::time::timeout(PATIENCE, first).await??.port;
     let leader = index_of(&addresses, port)?;

@@ -1,10 +1,13 @@
 //! `tepui.agent.v1.AgentLink`: one stream per agent and master, frames in, commands out.
 //!
 //! A link outlives leaderships. While this master follows, its links are idle: all they carry
-//! is who leads, at once when that changes. When it comes to lead, every link gets a session
-//! with the machine and an invitation to attach - so many at a time as come back with an
-//! answer, so that the return of a whole cluster is taken at the pace that the leader bears,
-//! and nobody has to wait for a time-out.
+//! is who leads. When it comes to lead, every link gets a session with the machine and an
+//! invitation to attach - so many at a time as come back with an answer, so that the return of a
+//! whole cluster is taken at the pace that the leader bears, and nobody has to wait for a time-out.
+//!
+//! Frameworks come back at the same time, and few agents are enough to offer them something: so
+//! the first invitations are few at a time, and followers name the leader a while later, to the
+//! few agents that its own invitation did not reach.
 
 use crate::shell::{
     core::ReplicaEvent,
@@ -29,7 +32,7 @@ use tepui_server::{
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -37,6 +40,16 @@ use tonic::{Request, Response, Status, Streaming};
 /// 100,000 agents a second, more than a machine steps through; with fewer the machine would
 /// wait for the network.
 const INVITATIONS: usize = 1024;
+
+/// The same while frameworks come back.
+const FIRST_INVITATIONS: usize = 64;
+
+/// For so long after the birth of a machine.
+const FRAMEWORKS_FIRST: Duration = Duration::from_millis(250);
+
+/// A follower waits so long before it names another leader, and up to as long again, so that not
+/// all of its agents are told at once.
+const NEWS: Duration = Duration::from_millis(500);
 
 /// An invited agent that has not answered for so long gives its place to the next one. It may
 /// still come.
@@ -46,14 +59,54 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct AgentLinks {
     app: Arc<App>,
-    invitations: Arc<Semaphore>,
+    invitations: Invitations,
 }
 
 impl AgentLinks {
     pub(crate) fn new(app: Arc<App>) -> AgentLinks {
-        AgentLinks {
-            app,
-            invitations: Arc::new(Semaphore::new(INVITATIONS)),
+        let invitations = Invitations::default();
+        tokio::spawn(invitations.clone().pace(app.shared.born()));
+        AgentLinks { app, invitations }
+    }
+}
+
+/// Places for invitations that wait for their answers, anew for each leadership.
+#[derive(Debug, Clone)]
+struct Invitations(watch::Sender<Arc<Semaphore>>);
+
+impl Default for Invitations {
+    fn default() -> Invitations {
+        Invitations(watch::Sender::new(Self::first()))
+    }
+}
+
+impl Invitations {
+    fn first() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(FIRST_INVITATIONS))
+    }
+
+    fn current(&self) -> Arc<Semaphore> {
+        self.0.borrow().clone()
+    }
+
+    /// Few places at each birth, and the others when frameworks had their time.
+    async fn pace(self, mut born: watch::Receiver<Option<link::Fence>>) {
+        loop {
+            let fence = match born.wait_for(Option::is_some).await {
+                Ok(fence) => fence.clone(),
+                Err(_) => return,
+            };
+            let places = self.current();
+            let lasts = timeout(FRAMEWORKS_FIRST, born.wait_for(|it| *it != fence))
+                .await
+                .is_err();
+            if lasts {
+                places.add_permits(INVITATIONS - FIRST_INVITATIONS);
+            }
+            if born.wait_for(|it| *it != fence).await.is_err() {
+                return;
+            }
+            self.0.send_replace(Self::first());
         }
     }
 }
@@ -91,6 +144,7 @@ impl AgentLink for AgentLinks {
         let outgoing = Outgoing {
             app: app.clone(),
             invitations: self.invitations.clone(),
+            had_session: false,
             leadership: app.leadership.clone(),
             born: app.shared.born(),
             sessions,
@@ -145,7 +199,9 @@ async fn read(
 /// The writing half of a link.
 struct Outgoing {
     app: Arc<App>,
-    invitations: Arc<Semaphore>,
+    invitations: Invitations,
+    /// The agent may still think so: it is told at once that this master does not lead.
+    had_session: bool,
     leadership: watch::Receiver<Leadership>,
     born: watch::Receiver<Option<link::Fence>>,
     /// For the reading half.
@@ -233,25 +289,35 @@ impl Outgoing {
             masters: leadership.masters,
             own: self.app.settings.client_address(),
         };
-        if self.told.as_ref() != Some(&leader) {
-            self.told = Some(leader.clone());
-            return Some(Some(MasterMessage {
-                fence: None,
-                kind: Some(Kind::Leader(leader)),
-            }));
+        let is_news = self.told.as_ref() != Some(&leader);
+        if self.told.is_none() || self.had_session {
+            return Some(Some(self.tell(leader)));
         }
+        // That nobody is known to lead helps no agent.
+        let is_due = is_news && !leader.address.is_empty();
+        let spread = rand::random_range(1.0..2.0);
         tokio::select! {
             changed = self.leadership.changed() => changed.ok()?,
             changed = self.born.changed() => changed.ok()?,
             _ = &mut self.gone => return None,
+            () = sleep(NEWS.mul_f64(spread)), if is_due => return Some(Some(self.tell(leader))),
         }
         Some(None)
+    }
+
+    fn tell(&mut self, leader: Leader) -> MasterMessage {
+        self.had_session = false;
+        self.told = Some(leader.clone());
+        MasterMessage {
+            fence: None,
+            kind: Some(Kind::Leader(leader)),
+        }
     }
 
     /// Waits for a place and begins a session.
     async fn invite(&mut self, fence: link::Fence) -> Option<Option<MasterMessage>> {
         let place = tokio::select! {
-            place = self.invitations.clone().acquire_owned() => place.ok()?,
+            place = self.invitations.current().acquire_owned() => place.ok()?,
             changed = self.born.changed() => {
                 changed.ok()?;
                 return Some(None);
@@ -269,6 +335,7 @@ impl Outgoing {
         if self.born.borrow().as_ref() != Some(&fence) {
             return Some(None);
         }
+        self.had_session = true;
         self.current = Some((messages, fence.term));
         self.place = Some((place, Instant::now() + PATIENCE));
         self.sessions.send_replace(Some(Arc::new(session)));
