@@ -48,3 +48,5 @@ pub use tepui_proto::mesos::v1 as wire;
 pub use tepui_proto::tepui::agent::v1 as link;
 /// The operations and rows of the replicated log.
 pub use tepui_proto::tepui::log::v1 as log;
+/// What the operator API has beyond Mesos.
+pub use tepui_proto::tepui::operator::v1 as operator;

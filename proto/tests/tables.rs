@@ -1,4 +1,7 @@
 //! The compiled descriptors beside the tables of the wire, row by row, both ways.
+//!
+//! `extensions.tsv` has what we added to messages of Mesos: fields and enum values with numbers
+//! that Mesos will never give out.
 
 use prost::Message;
 use prost_types::{
@@ -24,6 +27,18 @@ fn table(name: &str) -> Vec<Vec<String>> {
         row
     });
     rows.collect()
+}
+
+/// The rows of a table of Mesos, and of what we added to it: fields have a label, values none.
+fn with_extensions(name: &str, fields: bool) -> Vec<Vec<String>> {
+    let ours = table("extensions.tsv");
+    assert!(!ours.is_empty());
+    for row in &ours {
+        let number: u32 = row[3].parse().expect("a number");
+        assert!(number >= 10_000, "{row:?}");
+    }
+    let ours = ours.into_iter().filter(|row| row[4].is_empty() != fields);
+    table(name).into_iter().chain(ours).collect()
 }
 
 /// The message and those inside of it, with their full names.
@@ -124,7 +139,7 @@ fn every_field_is_in_the_table_and_every_row_is_a_field() {
             compiled.insert(field_row(name, message, field, &all));
         }
     }
-    let tabled: BTreeSet<Row> = table("wire-v1.tsv")
+    let tabled: BTreeSet<Row> = with_extensions("wire-v1.tsv", true)
         .into_iter()
         .map(|row| {
             let flags = if row[7].starts_with("map<") {
@@ -190,7 +205,7 @@ fn every_enum_value_is_in_the_table_and_every_row_is_a_value() {
             add(&name, item, &mut compiled);
         }
     }
-    let tabled: BTreeSet<_> = table("enums-v1.tsv")
+    let tabled: BTreeSet<_> = with_extensions("enums-v1.tsv", false)
         .into_iter()
         .map(|row| {
             let number = row[3].parse().expect("a number");

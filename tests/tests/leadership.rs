@@ -31,6 +31,7 @@ fn followers_send_clients_to_the_leader_and_show_the_past_when_asked() -> Result
         ("PUT", "/weights"),
         ("POST", "/master/teardown"),
         ("GET", "/master/slaves"),
+        ("GET", "/allocator/explain?role=*"),
     ] {
         let answer = http::send(at, method, path, &[], b"")?;
         let location = format!("//{there}{path}");

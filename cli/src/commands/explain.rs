@@ -5,9 +5,14 @@ use crate::{
     api::{Api, text},
     output,
 };
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use std::process::ExitCode;
+use tepui_model::{
+    Resources,
+    operator::{Explanation, explanation::Client},
+};
+use tepui_proto::json;
 
 /// Options of `tepui explain`.
 #[derive(Debug, clap::Args)]
@@ -39,57 +44,60 @@ pub(crate) async fn run(context: &Context, options: Options) -> Result<ExitCode>
         output::line(format_args!("{answer:#}"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let count = |value: &Value, key: &str| value[key].as_u64().unwrap_or(0);
-    let none = Vec::new();
-    let clients = answer["clients"].as_array().unwrap_or(&none);
-    if clients.is_empty() {
+    let answer: Explanation =
+        json::from_value(&answer).context("/allocator/explain is of another release")?;
+    if answer.clients.is_empty() {
         output::line(format_args!("nobody is subscribed there"))?;
     }
-    for client in clients {
-        let place = match client["place"].as_u64() {
-            Some(place) => format!("served as number {place}"),
-            None => "not served".to_owned(),
-        };
-        let (id, role) = (text(client, "framework_id"), text(client, "role"));
-        output::line(format_args!("{id} in role {role}: {place}"))?;
-        if client["dormant"] == true {
-            output::line(format_args!(
-                "  it let offers lie that others could use, and is served after all others"
-            ))?;
-        }
-        if let Some(silent) = client["silent"].as_str() {
-            output::line(format_args!("  gets nothing: {silent}"))?;
-        }
-        for it in client["gets"].as_array().unwrap_or(&none) {
-            let (agent, resources) = (text(it, "agent_id"), text(it, "resources"));
-            output::line(format_args!("  gets of {agent} now: {resources}"))?;
-        }
-        for it in client["reasons"].as_array().unwrap_or(&none) {
-            let until = it["last_ends_in_seconds"]
-                .as_f64()
-                .map_or(String::new(), |last| {
-                    let first = it["first_ends_in_seconds"].as_f64().unwrap_or(last);
-                    format!(", for {first:.1} to {last:.1} s more")
-                });
-            let (agents, example) = (count(it, "agents"), text(it, "example"));
-            let (reason, message) = (text(it, "reason"), text(it, "message"));
-            output::line(format_args!(
-                "  {agents:>7} agents  {reason:<22} {message}{until} (such as {example})"
-            ))?;
-        }
+    for it in &answer.clients {
+        client(it)?;
     }
-    let (agents, looked_at) = (count(&answer, "agents"), count(&answer, "agents_looked_at"));
+    let (agents, looked_at) = (answer.agents, answer.agents_looked_at);
     if looked_at < agents {
         output::line(format_args!(
             "{looked_at} of {agents} agents were looked at"
         ))?;
     }
-    if answer["complete"] == false {
+    if !answer.complete {
         output::line(format_args!(
             "a cycle is under way: some of this may be about to change"
         ))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn client(client: &Client) -> Result<()> {
+    let place = match client.place {
+        Some(place) => format!("served as number {place}"),
+        None => "not served".to_owned(),
+    };
+    let (id, role) = (&client.framework_id.value, &client.role);
+    output::line(format_args!("{id} in role {role}: {place}"))?;
+    if client.dormant {
+        output::line(format_args!(
+            "  it let offers lie that others could use, and is served after all others"
+        ))?;
+    }
+    if let Some(silent) = &client.silent {
+        output::line(format_args!("  gets nothing: {silent}"))?;
+    }
+    for it in &client.gets {
+        let agent = &it.agent_id.value;
+        let resources = Resources::from_wire(&it.resources)?;
+        output::line(format_args!("  gets of {agent} now: {resources}"))?;
+    }
+    for it in &client.reasons {
+        let until = it.last_ends_in_seconds.map_or(String::new(), |last| {
+            let first = it.first_ends_in_seconds.unwrap_or(last);
+            format!(", for {first:.1} to {last:.1} s more")
+        });
+        let (agents, example) = (it.agents, &it.example.value);
+        let (reason, message) = (&it.reason, &it.message);
+        output::line(format_args!(
+            "  {agents:>7} agents  {reason:<22} {message}{until} (such as {example})"
+        ))?;
+    }
+    Ok(())
 }
 
 /// The id of the framework that is meant.

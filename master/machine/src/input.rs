@@ -314,7 +314,8 @@ pub enum OperatorRequest {
         operation: Box<wire::offer::Operation>,
     },
     /// EXPLAIN: why a framework, a role, or a framework in a role is offered what it is; the
-    /// answer's text is JSON. Changes nothing. Not of Mesos.
+    /// answer is an [`Explanation`](crate::output::Message::Explanation), or a refusal. Changes
+    /// nothing. Not of Mesos.
     Explain {
         /// The framework.
         framework_id: Option<FrameworkId>,

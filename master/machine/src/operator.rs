@@ -30,10 +30,7 @@ impl Machine {
     pub(crate) fn operator(&mut self, input: OperatorInput) {
         let reply = input.reply;
         if let OperatorRequest::Explain { framework_id, role } = &input.request {
-            match self.explain(framework_id.as_ref(), role.as_ref()) {
-                Ok(text) => self.answer(reply, Status::Ok, text),
-                Err(it) => self.answer_needing(reply, it.status, it.message, Needs::Leadership),
-            }
+            self.explain(reply, framework_id.as_ref(), role.as_ref());
             return;
         }
         match self.operate(input) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tepui_model::event::Event;
 use tepui_model::id::{AgentId, FrameworkId, OfferId};
 use tepui_model::offer::{FrameworkFormat, Offer};
-use tepui_model::{link, log, wire};
+use tepui_model::{link, log, operator, wire};
 
 pub use crate::input::{ConnectionId, RequestId, Transport};
 
@@ -96,6 +96,8 @@ pub enum Message {
         /// What was wrong and what would be right; empty on success.
         message: String,
     },
+    /// The answer to EXPLAIN.
+    Explanation(Box<operator::Explanation>),
     /// The answer of a request to the state service.
     State(Box<StateAnswer>),
     /// To a watch of the state service.

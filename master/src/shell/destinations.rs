@@ -13,6 +13,7 @@ use std::{
 };
 use tepui_master_machine::{
     input::{ConnectionId, RequestId},
+    model::operator::Explanation,
     output::{Destination, Message, Outgoing, StateAnswer, StateEvent, Status},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -30,6 +31,9 @@ pub(crate) struct Answer {
     /// Empty when there is nothing to say.
     pub(crate) message: String,
 }
+
+/// The answer to EXPLAIN, or the refusal.
+pub(crate) type Explained = Result<Box<Explanation>, Answer>;
 
 /// Messages waiting for a scheduler at which it counts as behind: more than the answers to a
 /// large ACCEPT, and little memory.
@@ -150,6 +154,7 @@ impl WatchEvents {
 enum Waiting {
     Plain(oneshot::Sender<Answer>),
     State(oneshot::Sender<StateAnswer>),
+    Explanation(oneshot::Sender<Explained>),
 }
 
 #[derive(Debug, Default)]
@@ -257,6 +262,15 @@ impl Destinations {
         (id, receiver)
     }
 
+    /// As [`Destinations::request`], for EXPLAIN.
+    pub(crate) fn explain_request(&self) -> (RequestId, oneshot::Receiver<Explained>) {
+        let id = RequestId(self.fresh());
+        let (sender, receiver) = oneshot::channel();
+        let waiting = Waiting::Explanation(sender);
+        self.lock().requests.insert(id, waiting);
+        (id, receiver)
+    }
+
     /// Opens a watch of the state service: its id and what will arrive on it.
     pub(crate) fn watch(&self) -> (ConnectionId, WatchEvents) {
         let id = self.connection();
@@ -300,6 +314,15 @@ impl Destinations {
                     match (inner.requests.remove(&id), message) {
                         (Some(Waiting::Plain(sender)), Message::Answer { status, message }) => {
                             let _ = sender.send(Answer { status, message });
+                        }
+                        (Some(Waiting::Explanation(sender)), Message::Explanation(it)) => {
+                            let _ = sender.send(Ok(it));
+                        }
+                        (
+                            Some(Waiting::Explanation(sender)),
+                            Message::Answer { status, message },
+                        ) => {
+                            let _ = sender.send(Err(Answer { status, message }));
                         }
                         (Some(Waiting::State(sender)), Message::State(answer)) => {
                             let _ = sender.send(*answer);

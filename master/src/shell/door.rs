@@ -30,7 +30,7 @@ use std::{
 };
 use tepui_master_machine::{
     input::{Input, OperatorInput, OperatorRequest, RequestId, SchedulerCall, StreamRef},
-    model::{FrameworkId, Principal, Role, call::Call, wire},
+    model::{FrameworkId, Principal, Role, call::Call, operator::Explanation, wire},
     output::Status,
 };
 use tepui_server::{
@@ -122,13 +122,21 @@ pub(crate) fn settle(answer: Result<Response, Refusal>) -> Response {
     answer.unwrap_or_else(|refusal| *refusal)
 }
 
+impl Answer {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.status.http_code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn failure(self) -> Failure {
+        Failure::new(self.status_code(), self.message)
+    }
+}
+
 impl From<Answer> for Result<StatusCode, Failure> {
     fn from(answer: Answer) -> Self {
-        let status = StatusCode::from_u16(answer.status.http_code())
-            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         match answer.status {
-            Status::Ok | Status::Accepted => Ok(status),
-            _ => Err(Failure::new(status, answer.message)),
+            Status::Ok | Status::Accepted => Ok(answer.status_code()),
+            _ => Err(answer.failure()),
         }
     }
 }
@@ -351,16 +359,16 @@ impl App {
         .await
     }
 
-    /// Why a framework or a role is offered what it is: JSON.
+    /// Why a framework or a role is offered what it is.
     pub(crate) async fn explain(
         &self,
         framework_id: Option<FrameworkId>,
         role: Option<Role>,
-    ) -> Result<String, Failure> {
+    ) -> Result<Explanation, Failure> {
         let producer = self
             .intake
             .connect(self.destinations.connection(), Class::Client);
-        let (request, answer) = self.destinations.request();
+        let (request, answer) = self.destinations.explain_request();
         let _forget = Forget(&self.destinations, request);
         let input = Input::Operator(OperatorInput {
             reply: request,
@@ -368,9 +376,10 @@ impl App {
             request: OperatorRequest::Explain { framework_id, role },
         });
         producer.send(input).await;
-        let answer = answer.await.map_err(|_| Failure::lost())?;
-        let text = answer.message.clone();
-        Result::<StatusCode, Failure>::from(answer).map(|_| text)
+        match answer.await.map_err(|_| Failure::lost())? {
+            Ok(explanation) => Ok(*explanation),
+            Err(refusal) => Err(refusal.failure()),
+        }
     }
 
     /// Who this master is.

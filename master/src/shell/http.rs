@@ -1,6 +1,6 @@
 //! The one port: gRPC to its services, everything else by its route, as Mesos has them.
 
-use crate::shell::{door::App, http_scheduler, members, operator, reads, writes};
+use crate::shell::{door::App, explain, http_scheduler, members, operator, reads, writes};
 use axum::{Router, extract::Request, response::Response};
 use http::header;
 use std::sync::Arc;
@@ -90,7 +90,7 @@ async fn answer(app: &Arc<App>, request: Request) -> Response {
         "maintenance/schedule" | "quota" | "weights" => {
             writes::either(app, known, rest, &parts, body).await
         }
-        "allocator/explain" => reads::explain(app, &parts).await,
+        "allocator/explain" => explain::http(app, &parts).await,
         // Both names are in use; there is one answer.
         "agents" => reads::answer(app, "slaves", rest, &parts).await,
         _ => reads::answer(app, known, rest, &parts).await,

@@ -4,6 +4,7 @@ pub(crate) mod agent_links;
 pub(crate) mod core;
 pub(crate) mod destinations;
 pub(crate) mod door;
+mod explain;
 pub(crate) mod grpc;
 pub(crate) mod grpc_scheduler;
 pub(crate) mod grpc_state;

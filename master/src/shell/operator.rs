@@ -4,7 +4,7 @@ use crate::{
     endpoints::{agents, frameworks, maintenance, operations, roles, state, tasks, v1},
     shell::{
         door::{App, Failure},
-        metrics, operator_stream,
+        explain, metrics, operator_stream,
         reads::disk,
     },
 };
@@ -107,6 +107,7 @@ pub(crate) fn check(call: &Call) -> Result<Type, Failure> {
         Type::RemoveQuota => ("remove_quota", call.remove_quota.is_some()),
         Type::Teardown => ("teardown", call.teardown.is_some()),
         Type::MarkAgentGone => ("mark_agent_gone", call.mark_agent_gone.is_some()),
+        Type::Explain => ("explain", call.explain.is_some()),
         _ => ("", true),
     };
     match present {
@@ -432,6 +433,10 @@ async fn read(app: &Arc<App>, kind: Type, call: Call) -> Result<wire::master::Re
                 size: part.size,
                 data: part.data,
             });
+        }
+        Type::Explain => {
+            let asked = call.explain.unwrap_or_default();
+            answer.explain = Some(explain::call(app, &asked).await?);
         }
         Type::GetMaster => {
             answer.get_master = Some(response::GetMaster {

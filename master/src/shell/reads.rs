@@ -11,7 +11,6 @@ use crate::{
 use axum::response::Response;
 use http::{Method, StatusCode, request::Parts};
 use std::sync::Arc;
-use tepui_master_machine::model::{FrameworkId, Role};
 use tepui_server::{
     auth::Realm, body::Refusal, flags::value, logging, proto::json, respond, respond::Shape,
     routing, system, version,
@@ -113,30 +112,6 @@ async fn try_answer(
 }
 
 type Work = Box<dyn FnOnce(&View) -> String + Send>;
-
-/// `/allocator/explain?framework=ID&role=NAME`: at least one of the two.
-pub(crate) async fn explain(app: &Arc<App>, parts: &Parts) -> Response {
-    match try_explain(app, parts).await {
-        Ok(response) => response,
-        Err(refusal) => *refusal,
-    }
-}
-
-async fn try_explain(app: &Arc<App>, parts: &Parts) -> Result<Response, Refusal> {
-    app.admit(Realm::ReadOnly, &parts.headers)?;
-    app.elsewhere(&parts.uri, &parts.headers).await?;
-    if parts.method != Method::GET && parts.method != Method::HEAD {
-        return Err(Box::new(respond::method_not_allowed("GET", &parts.method)));
-    }
-    let query = parts.uri.query();
-    let shape = Shape::of(&parts.method, &parts.headers, query);
-    let parameter = |name: &str| routing::parameter(query, name).filter(|it| !it.is_empty());
-    let framework_id = parameter("framework").map(|it| FrameworkId::from(it.as_str()));
-    let role = parameter("role").map(|it| Role::from(it.as_str()));
-    let text = app.explain(framework_id, role).await;
-    text.map(|it| shape.json(it))
-        .map_err(|failure| Box::new(failure.response()))
-}
 
 /// What to write for an endpoint.
 fn of_view(app: &App, route: &str, query: Option<&str>) -> Result<Work, Failure> {

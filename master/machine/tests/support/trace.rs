@@ -7,6 +7,7 @@ use tepui_model::event::Event;
 use tepui_model::link::master_message::Kind as ToAgent;
 use tepui_model::log;
 use tepui_model::log::operation::Kind;
+use tepui_model::operator;
 use tepui_model::resources::Resources;
 use tepui_model::wire::task_status::{Reason, Source};
 use tepui_model::wire::{self, OperationState, TaskState};
@@ -224,6 +225,47 @@ fn command(command: &log::Command) -> String {
     format!("#{} {text}", command.sequence)
 }
 
+/// Agents looked at of all; then each client with its place, what it gets and why not more.
+fn explanation(it: &operator::Explanation) -> String {
+    let mut text = format!(
+        "explained by {} of {} agents",
+        it.agents_looked_at, it.agents
+    );
+    if !it.complete {
+        text.push_str(", incomplete");
+    }
+    for client in &it.clients {
+        let (id, role) = (&client.framework_id.value, &client.role);
+        let _ = write!(text, "; {id} in {role}");
+        if let Some(place) = client.place {
+            let _ = write!(text, " place={place}");
+        }
+        if client.dormant {
+            text.push_str(" dormant");
+        }
+        if let Some(silent) = &client.silent {
+            let _ = write!(text, " silent={silent:?}");
+        }
+        for it in &client.gets {
+            let _ = write!(
+                text,
+                " gets {} {}",
+                it.agent_id.value,
+                resources(&it.resources)
+            );
+        }
+        for it in &client.reasons {
+            let (reason, example) = (&it.reason, &it.example.value);
+            let _ = write!(text, " {}x{reason}({example}", it.agents);
+            if let Some(by) = &it.by_framework_id {
+                let _ = write!(text, " by {}", by.value);
+            }
+            text.push(')');
+        }
+    }
+    text
+}
+
 fn message(message: &Message) -> String {
     match message {
         Message::Event { event: it, .. } => event(it),
@@ -233,6 +275,7 @@ fn message(message: &Message) -> String {
             format!("{}", status.http_code())
         }
         Message::Answer { status, message } => format!("{}: {message}", status.http_code()),
+        Message::Explanation(it) => explanation(it),
         Message::State(answer) => format!("{answer:?}"),
         Message::StateEvent(event) => format!("{event:?}"),
         Message::ToAgent(it) => match &it.kind {
