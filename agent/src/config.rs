@@ -1,6 +1,9 @@
 //! What the flags mean, checked once at the start.
 
-use crate::{resources, shell::detector::Detector};
+use crate::{
+    resources,
+    shell::{detector::Detector, estimator::Estimator},
+};
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
@@ -58,6 +61,12 @@ pub(crate) struct Settings {
     pub(crate) resources: Resources,
     /// Attributes as started with.
     pub(crate) attributes: Attributes,
+    /// `--resource_estimator`: what may be given away once more; nothing without.
+    pub(crate) estimator: Option<Estimator>,
+    /// Between two estimates.
+    pub(crate) estimate_interval: Duration,
+    /// Tasks on revocable cpus come last when the processors are contended.
+    pub(crate) revocable_last: bool,
     /// Which containerizers are wanted.
     pub(crate) wanted: Wanted,
     /// Variables of every task.
@@ -244,6 +253,14 @@ impl Settings {
             authority: accounts::authority(&flags, "http_credentials", REALMS)?,
             resources: resources::total(flags.text("resources"), default_role, &work_dir)?,
             attributes,
+            estimator: flags
+                .text("resource_estimator")
+                .map(Estimator::parse)
+                .transpose()?,
+            // A zero would look without end.
+            estimate_interval: duration("oversubscribed_resources_interval", 15)
+                .max(Duration::from_millis(100)),
+            revocable_last: flags.bool("revocable_cpu_low_priority"),
             wanted: wanted(flags.text("containerizers"))?,
             environment: environment(flags.text("executor_environment_variables"))?,
             kill_grace: duration("executor_shutdown_grace_period", 5),

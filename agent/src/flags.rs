@@ -203,6 +203,12 @@ const FLAGS: &[Flag] = &[
          all of its addresses, file://PATH for what the file holds, zk://HOST:PORT,.../PATH for the \
          leader that is published there. One master leads to the others.",
     ),
+    Flag::new(
+        "oversubscribed_resources_interval",
+        Duration,
+        Some("15secs"),
+        "Time between two estimates of what can be oversubscribed.",
+    ),
     Flag::new("port", Number, Some("5051"), "Port to listen on."),
     Flag::new("quiet", Bool, Some("false"), "Write no log."),
     Flag::new(
@@ -224,11 +230,25 @@ const FLAGS: &[Flag] = &[
         "Bound of the first wait between two registrations; it doubles up to a minute.",
     ),
     Flag::new(
+        "resource_estimator",
+        Text,
+        None,
+        "What may be given away once more, to frameworks that bear losing it: \
+         fixed:RESOURCES, such as fixed:cpus:4;mem:1024, or usage, for the cpus that tasks hold \
+         and do not use; nothing when not given.",
+    ),
+    Flag::new(
         "resources",
         Text,
         None,
         "Resources, such as cpus:8;mem:8192;ports:[31000-32000], or a JSON array; what is not \
          named of cpus, mem, disk, ports and gpus is detected.",
+    ),
+    Flag::new(
+        "revocable_cpu_low_priority",
+        Bool,
+        Some("true"),
+        "Let tasks on revocable cpus come last when the processors are contended.",
     ),
     Flag::new(
         "runtime_dir",
@@ -346,13 +366,8 @@ const REFUSED: &[Refused] = &[
         "network_cni_plugins_dir",
         "networks are the Docker engine's business",
     ),
-    (
-        "oversubscribed_resources_interval",
-        "resources are not oversubscribed",
-    ),
     ("qos_controller", MODULES),
     ("recovery_timeout", EXECUTORS),
-    ("resource_estimator", MODULES),
     (
         "resource_provider_config_dir",
         "there are no resource providers",

@@ -28,6 +28,7 @@ use crate::{
         agent_loop::{self, Inbox, Outlets},
         clock::Clock,
         containers::{self, Containers},
+        estimator,
         gc::Collector,
         master_links::Links,
         spec::Context,
@@ -149,6 +150,11 @@ pub async fn start_with(flags: Flags) -> Result<Option<Handle>> {
     let stop = Stop::new();
     let address = listener.address();
     let masters = settings.masters.clone();
+    if let Some(estimator) = settings.estimator.clone() {
+        let (every, to) = (settings.estimate_interval, inbox.clone());
+        let estimating = estimator::run(estimator, every, to, containerizer.clone());
+        tasks.push(tokio::spawn(estimating).abort_handle());
+    }
     let app = Arc::new(App::new(
         settings,
         identity,

@@ -101,5 +101,12 @@ pub(crate) fn state(task: &Value) -> String {
 pub(crate) fn resources(summary: &Value) -> String {
     let cpus = summary["cpus"].as_f64().unwrap_or_default();
     let mem = summary["mem"].as_f64().unwrap_or_default();
-    format!("{cpus} cpus, {mem} MB")
+    let revocable = |name: &str| {
+        let amount = &summary[format!("{name}_revocable").as_str()];
+        amount.as_f64().unwrap_or_default()
+    };
+    match (revocable("cpus"), revocable("mem")) {
+        (0.0, 0.0) => format!("{cpus} cpus, {mem} MB"),
+        (more, mb) => format!("{cpus} cpus, {mem} MB; revocable {more} cpus, {mb} MB"),
+    }
 }

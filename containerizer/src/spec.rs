@@ -45,6 +45,9 @@ pub struct Amounts {
     pub cpus_limit: Option<Limit>,
     /// `limits.mem` of the task in megabytes, when given.
     pub mem_limit: Option<Limit>,
+    /// The processors may be taken back: others go first when they are contended.
+    #[serde(default)]
+    pub comes_last: bool,
 }
 
 /// One container to run.

@@ -1,7 +1,7 @@
 //! What the agent's machine is told: a closed list.
 
 use core::time::Duration;
-use tepui_model::{link, wire};
+use tepui_model::{Resources, link, wire};
 
 /// One link to a master, unique within the life of the process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -51,6 +51,9 @@ pub enum Input {
         /// Whether they can.
         writable: bool,
     },
+    /// What may be given away once more, all of it revocable, in the place of what was said
+    /// before: the estimator's word.
+    Estimate(Resources),
     /// SIGUSR1: leave the cluster and end everything.
     Unregister,
 }

@@ -23,6 +23,7 @@ pub mod input;
 pub mod knowledge;
 mod machine;
 pub mod output;
+mod oversubscription;
 mod registration;
 mod streams;
 mod view;

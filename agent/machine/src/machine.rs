@@ -8,7 +8,7 @@ use crate::{
 use prost::Message;
 use std::collections::BTreeMap;
 use tepui_model::{
-    Uuid,
+    Resources, Uuid,
     agent::{AgentInfo, ReconfigurationPolicy},
     link,
     link::record::Kind,
@@ -51,6 +51,8 @@ pub struct Machine {
     /// Heads of streams and operations in flight: when to send again, and the wait after that.
     pub(crate) retries: BTreeMap<TaskKey, crate::streams::Retry>,
     pub(crate) operation_retries: BTreeMap<String, crate::streams::Retry>,
+    /// What may be given away once more, as the estimator said last.
+    pub(crate) oversubscribed: Resources,
     /// The containers of an earlier life have been looked for.
     pub(crate) recovered: bool,
     pub(crate) writable: bool,
@@ -97,6 +99,7 @@ impl Machine {
             pings: crate::registration::Pings::default(),
             retries: BTreeMap::new(),
             operation_retries: BTreeMap::new(),
+            oversubscribed: Resources::new(),
             recovered: false,
             writable: true,
             now,
@@ -144,6 +147,7 @@ impl Machine {
             } => self.container_event(&container_id, event),
             Input::Recovered { containers } => self.containers_recovered(containers),
             Input::Disk { writable } => self.writable = writable,
+            Input::Estimate(estimate) => self.estimated(estimate),
             Input::Unregister => self.unregister(),
         }
         self.tick();

@@ -132,6 +132,8 @@ pub struct AgentView {
     pub registered: bool,
     /// Totals after reservations and volumes.
     pub total: Vec<wire::Resource>,
+    /// What may be given away once more, beyond the totals.
+    pub oversubscribed: Vec<wire::Resource>,
     /// Live and completed ones.
     pub frameworks: Vec<FrameworkView>,
     /// While the agent drains.

@@ -398,6 +398,7 @@ impl Machine {
         self.pings.timeout = Duration::from_nanos(it.total_ping_timeout_ns);
         self.heard_from(from);
         self.resend_everything();
+        self.repeat_oversubscribed();
     }
 
     fn ping(&mut self, from: LinkId, connected: bool) {

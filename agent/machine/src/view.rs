@@ -36,6 +36,7 @@ pub(crate) fn view(machine: &Machine) -> AgentView {
         agent_id: knowledge.identity.agent_id.clone(),
         registered: machine.registered.is_some(),
         total: machine.total(),
+        oversubscribed: machine.oversubscribed.to_wire(),
         frameworks: frameworks.collect(),
         drain: knowledge.draining.as_ref().map(|it| log::Drain {
             max_grace_period_ns: it.max_grace_period_ns,

@@ -9,6 +9,7 @@ use tepui_agent_machine::{
     Machine, Options,
     input::{ContainerEvent, Ended, Input, Intervals, Limit, LinkId, RecoveredState},
     model::{
+        Resource, Resources,
         link::{self, agent_message, master_message, record},
         log,
         time::{Instant, WallTime},
@@ -309,6 +310,15 @@ impl World {
             "disk" => self.step(Input::Disk {
                 writable: words[1] == "free",
             }),
+            "estimate" => {
+                let text = words.get(1).copied().unwrap_or_default();
+                let all = Resources::parse(text, "*").expect("resources");
+                let revocable = all.iter().map(|it| Resource {
+                    revocable: true,
+                    ..it.clone()
+                });
+                self.step(Input::Estimate(revocable.collect()))
+            }
             "unregister" => self.step(Input::Unregister),
             "crash" => self.restart(),
             "reboot" => {
@@ -445,6 +455,10 @@ fn show(output: &Output) -> String {
             Some(agent_message::Kind::CommandsDone(it)) => format!("done {}", it.up_to),
             Some(agent_message::Kind::Pong(it)) => format!("pong connected={}", it.connected),
             Some(agent_message::Kind::FenceRefused(_)) => "fence refused".into(),
+            Some(agent_message::Kind::Oversubscribed(it)) => {
+                let resources = Resources::from_wire(&it.resources).expect("resources");
+                format!("oversubscribed {resources}")
+            }
             Some(agent_message::Kind::Unregister(_)) => "unregister".into(),
             Some(agent_message::Kind::Attach(it)) => {
                 let (id, done) = (&it.agent_id, it.commands_done);

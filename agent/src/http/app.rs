@@ -170,11 +170,18 @@ impl App {
     }
 }
 
+/// What a container uses; nothing when it ended a moment ago, or its engine is silent.
+pub(crate) async fn statistics(
+    containerizer: &Containerizer,
+    id: &str,
+) -> Option<wire::ResourceStatistics> {
+    let asked = tokio::time::timeout(STATISTICS, containerizer.statistics(id)).await;
+    asked.ok().and_then(Result::ok)
+}
+
 async fn container(containerizer: Containerizer, task: TaskView) -> Container {
     let id = &task.task.container_id;
-    let asked = tokio::time::timeout(STATISTICS, containerizer.statistics(id)).await;
-    // One that ended a moment ago, or whose engine is silent, has no figures.
-    let statistics = asked.ok().and_then(Result::ok);
+    let statistics = statistics(&containerizer, id).await;
     let asked = tokio::time::timeout(STATISTICS, containerizer.status(id)).await;
     let status = asked.ok().and_then(Result::ok);
     Container::new(&task, status, statistics)

@@ -87,7 +87,9 @@ pub(crate) fn collect(app: &App, view: &AgentView) -> BTreeMap<String, f64> {
         "slave/recovery_time_secs",
         read(&counters.recovery_us) / 1e6,
     );
-    resources(&mut put, &values::resources(&view.total), &used(view));
+    let mut total = values::resources(&view.total);
+    total.add(&values::resources(&view.oversubscribed));
+    resources(&mut put, &total, &used(view));
 
     let live = view.frameworks.iter().filter(|it| !it.completed);
     put("slave/frameworks_active", live.count() as f64);
@@ -203,5 +205,29 @@ mod tests {
         assert_eq!(found["slave/gpus_percent"], 0.0);
         assert_eq!(found["slave/cpus_revocable_total"], 0.0);
         assert_eq!(found.len(), 24);
+    }
+
+    #[test]
+    fn revocable_resources_have_figures_of_their_own() {
+        let mut found = BTreeMap::new();
+        let revocable = |text| -> Resources {
+            let all = Resources::parse(text, "*").unwrap();
+            let it = all.iter().map(|it| tepui_agent_machine::model::Resource {
+                revocable: true,
+                ..it.clone()
+            });
+            it.collect()
+        };
+        let mut total = Resources::parse("cpus:4;mem:100", "*").unwrap();
+        total.add(&revocable("cpus:2"));
+        let mut put = |name: &str, value| {
+            found.insert(name.to_owned(), value);
+        };
+        resources(&mut put, &total, &revocable("cpus:0.5"));
+        assert_eq!(found["slave/cpus_total"], 4.0);
+        assert_eq!(found["slave/cpus_used"], 0.0);
+        assert_eq!(found["slave/cpus_revocable_total"], 2.0);
+        assert_eq!(found["slave/cpus_revocable_used"], 0.5);
+        assert_eq!(found["slave/cpus_revocable_percent"], 0.25);
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod agent_loop;
 pub(crate) mod clock;
 pub(crate) mod containers;
 pub(crate) mod detector;
+pub(crate) mod estimator;
 pub(crate) mod gc;
 pub(crate) mod master_links;
 pub(crate) mod spec;

@@ -28,6 +28,8 @@ pub(crate) struct Context {
     pub(crate) switch_user: bool,
     /// How long tasks would wait for the agent, as Mesos says it to executors.
     pub(crate) recovery: Duration,
+    /// `--revocable_cpu_low_priority`.
+    pub(crate) revocable_last: bool,
 }
 
 impl Context {
@@ -41,6 +43,7 @@ impl Context {
             switch_user: settings.switch_user,
             // Mesos' default; nothing waits here, for tasks do not notice that the agent is away.
             recovery: Duration::from_secs(15 * 60),
+            revocable_last: settings.revocable_last,
         }
     }
 
@@ -99,7 +102,10 @@ pub(crate) fn spec(launch: &Launch, context: &Context) -> Result<ContainerSpec, 
         environment: environment(launch, &resources, kind, context),
         command,
         container: task.container.clone(),
-        amounts: amounts(&resources, task),
+        amounts: Amounts {
+            comes_last: context.revocable_last && has_revocable_cpus(&resources),
+            ..amounts(&resources, task)
+        },
         user,
         sandbox: context.sandbox(
             &launch.agent_id,
@@ -142,7 +148,13 @@ fn amounts(resources: &Resources, task: &wire::TaskInfo) -> Amounts {
             .collect(),
         cpus_limit: limit("cpus"),
         mem_limit: limit("mem"),
+        comes_last: false,
     }
+}
+
+/// Cpus of a task are revocable or not, never both: the master checks that.
+fn has_revocable_cpus(resources: &Resources) -> bool {
+    resources.revocable().cpus().is_some_and(|it| !it.is_zero())
 }
 
 /// Variables as Mesos gives them to a task with a command. A Docker task gets fewer: it has
@@ -226,6 +238,7 @@ mod tests {
             kill_grace: Duration::from_secs(5),
             switch_user: true,
             recovery: Duration::from_secs(900),
+            revocable_last: true,
         }
     }
 
@@ -296,6 +309,27 @@ mod tests {
         assert_eq!(spec.kind, Kind::Docker);
         let names: Vec<&str> = spec.environment.iter().map(|(it, _)| it.as_str()).collect();
         assert_eq!(names, ["MESOS_ALLOCATION_ROLE"]);
+    }
+
+    #[test]
+    fn revocable_cpus_come_last_unless_a_flag_says_otherwise() {
+        let mut launch = launch(None);
+        let comes_last = |launch: &Launch, context: &Context| {
+            let spec = spec(launch, context).unwrap();
+            (spec.amounts.cpus, spec.amounts.comes_last)
+        };
+        assert_eq!(comes_last(&launch, &context()), (0.5, false));
+        for it in &mut launch.resources {
+            if it.name == "cpus" {
+                it.revocable = Some(wire::resource::RevocableInfo {});
+            }
+        }
+        assert_eq!(comes_last(&launch, &context()), (0.5, true));
+        let equal = Context {
+            revocable_last: false,
+            ..context()
+        };
+        assert_eq!(comes_last(&launch, &equal), (0.5, false));
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub const MIN_MEMORY: u64 = 32 << 20;
 pub const MIN_SHARES: u64 = 2;
 /// Shares of one whole processor.
 pub const SHARES_PER_CPU: f64 = 1024.0;
+/// Shares of one whole processor that may be taken back, as in Mesos.
+pub const SHARES_PER_REVOCABLE_CPU: f64 = 10.0;
 /// Least quota, in microseconds, as in Mesos.
 pub const MIN_QUOTA_US: u64 = 1000;
 /// Period of the quota, in microseconds.
@@ -42,9 +44,13 @@ pub struct Limits {
     pub pids: Option<u64>,
 }
 
-/// `--cpu-shares` of a number of processors.
-pub fn shares(cpus: f64) -> u64 {
-    ((cpus * SHARES_PER_CPU) as u64).max(MIN_SHARES)
+/// `--cpu-shares` of a number of processors; next to nothing for one that comes last.
+pub fn shares(cpus: f64, comes_last: bool) -> u64 {
+    let each = match comes_last {
+        true => SHARES_PER_REVOCABLE_CPU,
+        false => SHARES_PER_CPU,
+    };
+    ((cpus * each) as u64).max(MIN_SHARES)
 }
 
 /// `--cpu-quota` of a number of processors, in microseconds.
@@ -330,7 +336,8 @@ mod tests {
 
     #[test]
     fn amounts_have_mesos_floors() {
-        assert_eq!([shares(0.0), shares(0.5), shares(2.0)], [2, 512, 2048]);
+        assert_eq!([0.0, 0.5, 2.0].map(|it| shares(it, false)), [2, 512, 2048]);
+        assert_eq!([0.0, 0.5, 2.0].map(|it| shares(it, true)), [2, 5, 20]);
         assert_eq!([quota_us(0.001), quota_us(0.5)], [1000, 50_000]);
         assert_eq!(
             [memory_bytes(1.0), memory_bytes(64.0)],

@@ -148,7 +148,7 @@ fn command(body: &mut ContainerCreateBody, command: &wire::CommandInfo) {
 
 fn resources(host: &mut HostConfig, spec: &ContainerSpec, config: &DockerConfig, machine: Machine) {
     let amounts = &spec.amounts;
-    host.cpu_shares = Some(cgroups::shares(amounts.cpus) as i64);
+    host.cpu_shares = Some(cgroups::shares(amounts.cpus, amounts.comes_last) as i64);
     let quota = match amounts.cpus_limit {
         Some(Limit::At(cpus)) => Some(cpus),
         Some(Limit::Infinite) => None,

@@ -135,6 +135,11 @@ fn cpu_shares_and_quota() {
         let (_, host) = map(&it);
         assert_eq!((host.cpu_shares, host.cpu_quota), (Some(shares), quota));
     }
+    let last = with(|it| {
+        it.amounts.cpus = 2.0;
+        it.amounts.comes_last = true;
+    });
+    assert_eq!(map(&last).1.cpu_shares, Some(20));
 }
 
 #[test]

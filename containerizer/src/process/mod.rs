@@ -157,7 +157,7 @@ impl Launcher {
             None => Some(amounts.mem).filter(|it| *it > 0.0),
         };
         Limits {
-            cpu_shares: Some(cgroups::shares(amounts.cpus)),
+            cpu_shares: Some(cgroups::shares(amounts.cpus, amounts.comes_last)),
             cpu_quota_us: quota.map(cgroups::quota_us),
             memory: memory.map(cgroups::memory_bytes),
             memory_reservation: (amounts.mem_limit.is_some() && amounts.mem > 0.0)

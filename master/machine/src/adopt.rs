@@ -9,6 +9,7 @@ use tepui_model::id::{AgentId, FrameworkId, Principal};
 use tepui_model::log;
 use tepui_model::log::operation::Kind;
 use tepui_model::offer::{FrameworkFormat, Offer};
+use tepui_model::resources::Resources;
 use tepui_model::time::{Instant, WallTime};
 
 use crate::frameworks::Session;
@@ -26,6 +27,8 @@ pub struct Adopted {
     pub schedulers: Vec<AdoptedScheduler>,
     /// Attached agents' links.
     pub agents: Vec<(ConnectionId, AgentId)>,
+    /// What agents oversubscribe.
+    pub oversubscribed: Vec<(AgentId, Arc<Resources>)>,
     /// Outstanding offers, under the ids that frameworks know.
     pub offers: Vec<Arc<Offer>>,
 }
@@ -54,6 +57,11 @@ impl Machine {
         self.wall = wall;
         for (connection, agent_id) in adopted.agents {
             self.adopt_link(connection, &agent_id);
+        }
+        for (agent_id, resources) in adopted.oversubscribed {
+            if self.agents.is_attached(&agent_id) {
+                self.set_oversubscribed(&agent_id, Resources::clone(&resources));
+            }
         }
         for scheduler in adopted.schedulers {
             self.adopt_session(scheduler);

@@ -28,6 +28,19 @@ pub(crate) struct Link {
     pub(crate) capabilities: Capabilities,
     /// Totals after reservations and volumes: the parsed form of the row's.
     pub(crate) total: Arc<Resources>,
+    /// What it oversubscribes beyond that, as it said on this link; `None` for nothing.
+    pub(crate) oversubscribed: Option<Arc<Resources>>,
+}
+
+impl Link {
+    /// All that may be offered of it.
+    pub(crate) fn offerable(&self) -> Resources {
+        let mut all = Resources::clone(&self.total);
+        if let Some(more) = &self.oversubscribed {
+            all.add(more);
+        }
+        all
+    }
 }
 
 /// Where an agent's HTTP endpoint is.
@@ -237,6 +250,13 @@ impl Agents {
     pub(crate) fn set_total(&mut self, agent_id: &AgentId, total: Resources) {
         if let Some(link) = self.links.get_mut(agent_id) {
             link.total = Arc::new(total);
+        }
+    }
+
+    /// What the agent oversubscribes.
+    pub(crate) fn set_oversubscribed(&mut self, agent_id: &AgentId, resources: Arc<Resources>) {
+        if let Some(link) = self.links.get_mut(agent_id) {
+            link.oversubscribed = (!resources.is_empty()).then_some(resources);
         }
     }
 

@@ -167,7 +167,7 @@ impl Machine {
             attributes: link.host.attributes.clone(),
             domain: link.host.domain.clone(),
             capabilities: link.capabilities.mesos,
-            total: Resources::clone(&link.total),
+            total: link.offerable(),
         };
         let active = link.connection.is_some() && !self.is_deactivated(agent_id);
         let unavailability = self.unavailability(&link.host.hostname, &link.address.ip);

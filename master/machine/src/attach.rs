@@ -108,6 +108,7 @@ impl Machine {
             }
             FromAgent::ExecutorExited(exited) => self.executor_exited(&agent_id, &exited),
             FromAgent::ExecutorMessage(message) => self.executor_message(&agent_id, message),
+            FromAgent::Oversubscribed(report) => self.oversubscribed(&agent_id, &report),
             FromAgent::FenceRefused(_) => {
                 // It obeyed a newer leader: this one is deposed and will learn so from Raft.
                 self.detach_agent(&agent_id);
@@ -482,7 +483,8 @@ impl Machine {
         Ok(())
     }
 
-    /// What runs or may come back has to fit into the totals.
+    /// What runs or may come back has to fit into the totals. What is oversubscribed is not
+    /// known yet, and may be less than what is used of it.
     fn check_still_fits(&self, agent_id: &AgentId, total: &Resources) -> Result<(), Refusal> {
         let mut used = self.used_on(agent_id);
         for (_, _, task) in self.state.tasks_of_agent(agent_id) {
@@ -494,7 +496,7 @@ impl Machine {
                 );
             }
         }
-        let used = used.non_shared();
+        let used = used.non_shared().non_revocable();
         if total.contains(&used) {
             return Ok(());
         }
@@ -556,6 +558,7 @@ impl Machine {
             address: registration.address.clone(),
             capabilities: registration.capabilities,
             total: Arc::new(total),
+            oversubscribed: None,
         };
         self.agents.put_attached(
             agent_id,
@@ -908,14 +911,15 @@ impl Machine {
         }
     }
 
-    /// The resources are in the agent's total and nobody uses them.
+    /// The resources are in the agent's total and nobody uses them. Revocable ones are in no
+    /// total.
     fn fits_unused(&self, agent_id: &AgentId, resources: &Resources) -> bool {
         let Some(link) = self.agents.get(agent_id) else {
             return false;
         };
         let mut free = Resources::clone(&link.total);
         free.saturating_sub(&self.used_on(agent_id));
-        free.contains(&resources.unallocate())
+        free.contains(&resources.unallocate().non_revocable())
     }
 }
 

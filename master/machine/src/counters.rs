@@ -34,6 +34,7 @@ counters! {
     MessagesRegisterSlave => "messages_register_slave",
     MessagesReregisterSlave => "messages_reregister_slave",
     MessagesUnregisterSlave => "messages_unregister_slave",
+    MessagesUpdateSlave => "messages_update_slave",
     MessagesStatusUpdate => "messages_status_update",
     MessagesOperationStatusUpdate => "messages_operation_status_update",
     MessagesExitedExecutor => "messages_exited_executor",

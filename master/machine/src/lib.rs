@@ -11,7 +11,9 @@
 //! scheduler calls, `attach` that of agents (`reattach` of those that have not changed), `operator` that of operators; behind them
 //! `subscribe`, `accept`, `launch`, `offer_operations`, `kill`, `reconcile`, `updates`,
 //! `tasks`, `operations`, `unreachable`, `failover`, `drain`, `maintenance`, `settings`, `gc`,
-//! `allocation`, `hoarding` (offers that lie), `preemption`, `explain`, `variables` (the state service), `adopt` (after a panic), and `heartbeat` for what time alone does.
+//! `allocation`, `hoarding` (offers that lie), `preemption`, `oversubscription`,
+//! `explain`, `variables` (the state service), `adopt` (after a panic), and `heartbeat` for what time
+//! alone does.
 //!
 //! # Invariants
 //! - A step is total: refusals are outputs, nothing a client sends can panic.
@@ -54,6 +56,7 @@ mod operations;
 mod operator;
 pub mod outbox;
 pub mod output;
+mod oversubscription;
 mod preemption;
 mod reattach;
 mod reconcile;

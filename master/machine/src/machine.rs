@@ -277,18 +277,27 @@ impl Machine {
     }
 
     /// No resource is used twice: what is offered and what tasks and executors use fits
-    /// into the agent's total.
+    /// into the agent's total. Of what is oversubscribed more may be used than there is by now,
+    /// but not offered.
     fn check_resources(&self) {
         for (agent_id, link) in self.agents.iter() {
-            let mut used = self.used_on(agent_id);
+            let used = self.used_on(agent_id);
+            let mut offered = Resources::default();
             for number in self.offers.of_agent(agent_id) {
                 let offer = self.offers.get(number).expect("indexed");
-                used.add(&offer.resources);
+                offered.add(&offer.resources);
             }
-            let used = used.non_shared();
+            let free = link.offerable().difference(&used);
             assert!(
-                link.total.contains(&used),
-                "{agent_id}: {used} used and offered of {}",
+                free.contains(&offered.revocable()),
+                "{agent_id}: {offered} offered, {free} is free"
+            );
+            let mut all = used;
+            all.add(&offered);
+            let all = all.non_shared().non_revocable();
+            assert!(
+                link.total.contains(&all),
+                "{agent_id}: {all} used and offered of {}",
                 link.total
             );
         }
@@ -385,6 +394,7 @@ impl Machine {
                 }),
                 capabilities: Capabilities::from_names(&row.capabilities),
                 total: total.clone(),
+                oversubscribed: None,
             };
             let until = match row.disconnected_at_ns {
                 None => self.now + timeout,

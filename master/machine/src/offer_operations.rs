@@ -58,7 +58,8 @@ impl Machine {
             pool.add(&conversion.converted);
         }
         accepting.pool = pool;
-        self.allocator.set_agent_total(&accepting.agent_id, &total);
+        self.agents.set_total(&accepting.agent_id, total);
+        self.tell_total(&accepting.agent_id);
         self.allocator.update_allocation(
             &accepting.framework_id,
             &accepting.agent_id,
@@ -67,12 +68,7 @@ impl Machine {
         );
         let framework_id = accepting.framework_id.clone();
         let role = accepting.role.clone();
-        self.commit_operation(
-            &accepting.agent_id,
-            Some((&framework_id, &role)),
-            operation,
-            total,
-        );
+        self.commit_operation(&accepting.agent_id, Some((&framework_id, &role)), operation);
         if !stays {
             // It can be used from a later offer on.
             self.recover(
@@ -130,8 +126,9 @@ impl Machine {
         let total = self
             .converted_total(agent_id, &conversion)
             .map_err(|_| conflict())?;
-        self.allocator.set_agent_total(agent_id, &total);
-        self.commit_operation(agent_id, None, &operation, total);
+        self.agents.set_total(agent_id, total);
+        self.tell_total(agent_id);
+        self.commit_operation(agent_id, None, &operation);
         self.allocation.trigger(self.now);
         Ok(())
     }
@@ -147,7 +144,7 @@ impl Machine {
                 taken.add(&offer.resources);
             }
         }
-        link.total.difference(&taken)
+        link.offerable().difference(&taken)
     }
 
     fn converted_total(
@@ -169,18 +166,17 @@ impl Machine {
         Ok(total)
     }
 
-    /// Facts and command of an operation that was checked.
+    /// Facts and command of an operation that was checked; the table has the new total already.
     fn commit_operation(
         &mut self,
         agent_id: &AgentId,
         origin: Option<(&FrameworkId, &Role)>,
         operation: &OfferOperation,
-        total: Resources,
     ) {
         let uuid = self.ids.uuid().to_string();
         let info_payload = Bytes::from(operation.to_wire().encode_to_vec());
-        let wire_total = total.to_wire();
-        self.agents.set_total(agent_id, total);
+        let link = self.agents.get(agent_id);
+        let wire_total = link.map(|it| it.total.to_wire()).unwrap_or_default();
         self.log(Kind::SetAgentResources(log::SetAgentResources {
             agent_id: agent_id.as_str().to_owned(),
             total: wire_total.clone(),

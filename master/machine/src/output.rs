@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tepui_model::event::Event;
 use tepui_model::id::{AgentId, FrameworkId, OfferId};
 use tepui_model::offer::{FrameworkFormat, Offer};
+use tepui_model::resources::Resources;
 use tepui_model::{link, log, operator, wire};
 
 pub use crate::input::{ConnectionId, RequestId, Transport};
@@ -271,6 +272,14 @@ pub enum ViewChange {
     },
     /// The agent is no longer among the admitted (unreachable, gone, removed).
     AgentRemoved(AgentId),
+    /// What an agent oversubscribes: beyond its row's total, in the place of what was said
+    /// before; nothing once its link is gone.
+    Oversubscribed {
+        /// The agent.
+        agent_id: AgentId,
+        /// All of them revocable.
+        resources: Arc<Resources>,
+    },
     /// An inverse offer is outstanding.
     InverseOfferAdded(Arc<wire::InverseOffer>),
     /// The inverse offer is gone.

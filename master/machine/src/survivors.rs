@@ -10,6 +10,7 @@ use tepui_model::{
     id::{AgentId, FrameworkId, OfferId},
     link::master_message,
     offer::Offer,
+    resources::Resources,
     time::{Instant, WallTime},
 };
 
@@ -29,6 +30,7 @@ pub struct Survivors {
     agents: BTreeMap<ConnectionId, AgentId>,
     /// The same, the other way round.
     links: BTreeMap<AgentId, ConnectionId>,
+    oversubscribed: BTreeMap<AgentId, Arc<Resources>>,
     offers: BTreeMap<OfferId, Arc<Offer>>,
 }
 
@@ -79,6 +81,17 @@ impl Survivors {
                 ViewChange::OfferRemoved(id) => {
                     self.offers.remove(id);
                 }
+                ViewChange::Oversubscribed {
+                    agent_id,
+                    resources,
+                } if !resources.is_empty() => {
+                    let resources = resources.clone();
+                    self.oversubscribed.insert(agent_id.clone(), resources);
+                }
+                ViewChange::Oversubscribed { agent_id, .. }
+                | ViewChange::AgentRemoved(agent_id) => {
+                    self.oversubscribed.remove(agent_id);
+                }
                 _ => {}
             }
         }
@@ -107,6 +120,7 @@ impl Survivors {
         self.schedulers.remove(&connection);
         if let Some(id) = self.agents.remove(&connection) {
             self.links.remove(&id);
+            self.oversubscribed.remove(&id);
         }
     }
 
@@ -139,6 +153,11 @@ impl Survivors {
             Adopted {
                 schedulers: self.schedulers.values().cloned().collect(),
                 agents: self.agents.iter().map(|(c, a)| (*c, a.clone())).collect(),
+                oversubscribed: self
+                    .oversubscribed
+                    .iter()
+                    .map(|(id, it)| (id.clone(), it.clone()))
+                    .collect(),
                 offers: self.offers.values().cloned().collect(),
             },
         )

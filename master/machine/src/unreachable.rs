@@ -5,6 +5,7 @@ use tepui_model::event::Event;
 use tepui_model::id::AgentId;
 use tepui_model::link::master_message::Kind as ToAgent;
 use tepui_model::log::operation::Kind;
+use tepui_model::resources::Resources;
 use tepui_model::wire::TaskState;
 use tepui_model::wire::task_status::Reason;
 use tepui_model::{link, log};
@@ -52,6 +53,7 @@ impl Machine {
         self.rescind_agent(agent_id);
         self.withdraw_inverse_offers(agent_id);
         self.allocator.deactivate_agent(agent_id);
+        self.set_oversubscribed(agent_id, Resources::default());
         self.view_agent(agent_id);
     }
 

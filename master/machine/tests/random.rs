@@ -317,7 +317,18 @@ impl History {
             60..=75 => self.update(random),
             76..=81 => self.acknowledge(random),
             82..=86 => self.call(random),
-            87..=89 => format!("done a{} {}", random.below(6), random.below(12)),
+            87 | 88 => format!("done a{} {}", random.below(6), random.below(12)),
+            89 => format!(
+                "oversubscribe a{}{}",
+                random.below(6),
+                random.of(&[
+                    "",
+                    " cpus:0.5",
+                    " cpus:2",
+                    " cpus:5;mem:64",
+                    " cpus:1 plain=mem:1"
+                ])
+            ),
             90 => format!("whitelist{}", random.of(&["", "", " hosts=h0,h1"])),
             91..=96 => self.operator(random),
             _ => self.garbage(random),
@@ -340,6 +351,7 @@ impl History {
             " roles=a,b",
             " roles=a principal=p caps=RESERVATION_REFINEMENT",
             " caps=PARTITION_AWARE",
+            " caps=REVOCABLE_RESOURCES",
             " roles=a,a",
         ]);
         let failover = random.of(&["", " failover=50", " failover=1000", " failover=1000"]);
@@ -468,7 +480,7 @@ impl History {
                 0 => random.below(self.tasks),
                 _ => self.tasks,
             };
-            let operation = match random.below(14) {
+            let operation = match random.below(15) {
                 0..=5 => format!(
                     "launch t{task} {} agent={agent}",
                     random.of(&["cpus:1;mem:32", "cpus:0.1;mem:1", "cpus:9;mem:1", "none"])
@@ -479,6 +491,7 @@ impl History {
                 ),
                 7 => format!("group t{task},u{task} cpus:0.1;mem:32 agent={agent} fw={framework}"),
                 8 => format!("launch t{task} mem:1 cpus=-1 agent={agent}"),
+                14 => format!("launch t{task} mem:1 revocable=cpus:0.5 agent={agent}"),
                 9 => format!("reserve cpus:1;disk:100 role=a principal=p opid=o{task}"),
                 10 => "unreserve cpus:1;disk:100 role=a principal=p".to_owned(),
                 11 => format!(

@@ -49,7 +49,7 @@ pub(crate) fn agent(
     detail: Detail,
 ) {
     let info = info(row);
-    let total = totals::resources(&row.total);
+    let total = view.total(id, row);
     let sums = totals::of_agent(view, id);
     identity(it, row, &info);
     it.string_field("pid", &format!("slave(1)@{}", row.address));
@@ -185,7 +185,7 @@ pub(crate) fn registered_v1(
         pid: Some(format!("slave(1)@{}", row.address)),
         registered_time: Some(super::state::time(row.wall_registered)),
         reregistered_time: row.wall_reregistered.map(super::state::time),
-        total_resources: full(&totals::resources(&row.total)),
+        total_resources: full(&view.total(id, row)),
         allocated_resources: full(&sums.used),
         offered_resources: full(&sums.offered),
         capabilities: row

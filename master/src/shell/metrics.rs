@@ -196,7 +196,7 @@ fn agents(metrics: &mut Metrics, view: &View) {
         registered += 1;
         connected += usize::from(link.connected);
         active += usize::from(link.active);
-        let resources = totals::resources(&row.total);
+        let resources = view.total(id, row);
         total[0].add(&resources.non_revocable().quantities());
         total[1].add(&resources.revocable().quantities());
         let sum = totals::of_agent(view, id);

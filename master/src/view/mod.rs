@@ -13,6 +13,7 @@ use std::{
 };
 use tepui_master_machine::{
     model::{
+        Resources,
         id::{AgentId, FrameworkId, OfferId},
         log,
         offer::Offer,
@@ -53,6 +54,8 @@ pub(crate) struct View {
     offers: BTreeMap<OfferId, Arc<Offer>>,
     offers_by_agent: BTreeMap<AgentId, BTreeSet<OfferId>>,
     offers_by_framework: BTreeMap<FrameworkId, BTreeSet<OfferId>>,
+    /// What agents oversubscribe, beyond the totals of their rows.
+    oversubscribed: BTreeMap<AgentId, Arc<Resources>>,
     inverse_offers: BTreeMap<OfferId, Arc<wire::InverseOffer>>,
     inverse_answers: BTreeMap<(AgentId, FrameworkId), InverseAnswer>,
 }
@@ -69,6 +72,7 @@ impl View {
             offers: BTreeMap::new(),
             offers_by_agent: BTreeMap::new(),
             offers_by_framework: BTreeMap::new(),
+            oversubscribed: BTreeMap::new(),
             inverse_offers: BTreeMap::new(),
             inverse_answers: BTreeMap::new(),
         }
@@ -169,7 +173,19 @@ impl View {
             }
             ViewChange::AgentRemoved(id) => {
                 self.agents.remove(id);
+                self.oversubscribed.remove(id);
                 self.inverse_answers.retain(|(agent, _), _| agent != id);
+            }
+            ViewChange::Oversubscribed {
+                agent_id,
+                resources,
+            } => {
+                if resources.is_empty() {
+                    self.oversubscribed.remove(agent_id);
+                } else {
+                    let resources = resources.clone();
+                    self.oversubscribed.insert(agent_id.clone(), resources);
+                }
             }
             ViewChange::InverseOfferAdded(offer) => {
                 let id = OfferId::from_wire(&offer.id);
@@ -205,6 +221,15 @@ impl View {
     /// Connection of an agent; `None` when it was not connected in this term.
     pub(crate) fn agent_link(&self, id: &AgentId) -> Option<AgentLink> {
         self.agents.get(id).copied()
+    }
+
+    /// All that may be offered of an agent: the total of its row, and what it oversubscribes.
+    pub(crate) fn total(&self, id: &AgentId, row: &log::Agent) -> Resources {
+        let mut total = totals::resources(&row.total);
+        if let Some(more) = self.oversubscribed.get(id) {
+            total.add(more);
+        }
+        total
     }
 
     /// Connection of a framework.

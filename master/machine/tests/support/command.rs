@@ -155,9 +155,8 @@ pub fn input(world: &mut World, text: &str) -> Option<Input> {
         "detach" => Input::AgentDisconnected {
             connection: world.connection(words.plain(1)),
         },
-        "pong" | "done" | "update" | "unregister" | "exited" | "opupdate" | "refused" | "hello" => {
-            from_agent(world, &words)
-        }
+        "pong" | "done" | "update" | "unregister" | "exited" | "opupdate" | "refused" | "hello"
+        | "oversubscribe" => from_agent(world, &words),
         "whitelist" => Input::Whitelist(words.get("hosts").map(|_| words.list("hosts"))),
         "operator" => operator(world, &words),
         _ => scheduler_call(world, &words, &operations)?,
@@ -313,6 +312,16 @@ fn from_agent(world: &mut World, words: &Words<'_>) -> Input {
     let kind = match words.plain(0) {
         "pong" => Kind::Pong(link::Pong { connected: true }),
         "unregister" => Kind::Unregister(link::Unregister {}),
+        // All of it is made revocable, but for what is said with `plain=`.
+        "oversubscribe" => {
+            let mut resources = revocable(words.maybe(2).unwrap_or_default());
+            if let Some(plain) = words.get("plain") {
+                resources.add(&Resources::parse(plain, "*").expect("resources"));
+            }
+            Kind::Oversubscribed(link::Oversubscribed {
+                resources: resources.to_wire(),
+            })
+        }
         "refused" => Kind::FenceRefused(link::FenceRefused { seen: None }),
         "hello" => Kind::ExecutorMessage(link::ExecutorMessage {
             framework_id: words.plain(2).to_owned(),
@@ -731,6 +740,18 @@ pub fn offer_operation(text: &str) -> wire::offer::Operation {
     operation
 }
 
+fn revocable(text: &str) -> Resources {
+    let mut resources = Resources::default();
+    for it in Resources::parse(text, "*").expect("resources").iter() {
+        let revocable = Resource {
+            revocable: true,
+            ..it.clone()
+        };
+        resources.add(&revocable.into());
+    }
+    resources
+}
+
 #[allow(deprecated)] // `source` takes part in the comparison of executors
 fn task_info(id: &str, resources: &str, words: &Words<'_>) -> wire::TaskInfo {
     let mut all = match resources {
@@ -741,6 +762,9 @@ fn task_info(id: &str, resources: &str, words: &Words<'_>) -> wire::TaskInfo {
         let mut cpus = Resource::scalar("cpus", Scalar::from_units(1)).to_wire();
         cpus.scalar = Some(wire::value::Scalar { value });
         all.push(cpus);
+    }
+    if let Some(text) = words.get("revocable") {
+        all.extend(revocable(text).to_wire());
     }
     if words.get("volume").is_some() {
         all.extend(volume(words).to_wire());

@@ -119,6 +119,17 @@ impl World {
     }
 
     fn keep(&mut self, output: &Output) {
+        for change in &output.view {
+            if let ViewChange::Oversubscribed {
+                agent_id,
+                resources,
+            } = change
+            {
+                let known = &mut self.survivors.oversubscribed;
+                known.retain(|(id, _)| id != agent_id);
+                known.push((agent_id.clone(), resources.clone()));
+            }
+        }
         for outgoing in &output.send {
             match (&outgoing.to, &outgoing.message) {
                 (Destination::Scheduler(connection), Message::Event { event, .. }) => {

@@ -446,6 +446,10 @@ fn view(change: &ViewChange) -> String {
             format!("agent {agent_id} connected={connected} active={active}")
         }
         ViewChange::AgentRemoved(id) => format!("-agent {id}"),
+        ViewChange::Oversubscribed {
+            agent_id,
+            resources,
+        } => format!("agent {agent_id} oversubscribes {resources}"),
         ViewChange::InverseOfferAdded(offer) => format!("+inverse offer {}", offer.id.value),
         ViewChange::InverseOfferRemoved(id) => format!("-inverse offer {id}"),
         ViewChange::InverseOfferAnswered {
