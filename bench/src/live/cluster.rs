@@ -1,10 +1,11 @@
 //! Masters and agents of a run, or those that are there already.
 
+use super::client::TRANSPORTS;
 use crate::{
     cluster::Masters,
     cpu, floor,
     harness::{
-        parameters::{Parameter, Values, number, text},
+        parameters::{Parameter, Values, choice, number, text},
         point::Measure,
         result::Unit,
         stop,
@@ -36,6 +37,19 @@ pub(super) const MASTER: Parameter = text(
 );
 pub(super) const MASTERS: Parameter =
     number("masters", 3, 1, 5, "masters to start, with synced logs");
+
+/// How frameworks speak to masters.
+pub(super) const TRANSPORT: Parameter = transport(TRANSPORTS);
+
+/// The same from a list of its own.
+pub(super) const fn transport(of: &'static [&'static str]) -> Parameter {
+    choice("transport", of, "gRPC, HTTP with protobuf or with JSON")
+}
+
+/// How many tasks frameworks launch at once; `help` says whose.
+pub(super) const fn tasks_per_accept(help: &'static str) -> Parameter {
+    number("tasks_per_accept", 10, 1, 240, help)
+}
 
 pub(super) const fn agents(default: u64) -> Parameter {
     number("agents", default, 1, 100_000, "agents that run nothing")

@@ -2,12 +2,12 @@
 
 use super::{
     client::Client,
-    cluster::{self, Cluster, MASTER, MASTERS},
+    cluster::{self, Cluster, MASTER, MASTERS, TRANSPORT},
     launch::{Names, sustain},
     load::{self, Counts, Pace},
 };
 use crate::harness::{
-    parameters::{choice, number},
+    parameters::number,
     point::Measure,
     result::Unit,
     statistics::median,
@@ -36,18 +36,8 @@ pub(super) static WORKLOAD: Workload = Workload {
             1_000,
             "tasks that stay on each full agent",
         ),
-        number(
-            "tasks_per_accept",
-            10,
-            1,
-            240,
-            "most tasks of one ACCEPT of the load",
-        ),
-        choice(
-            "transport",
-            &["grpc", "http", "json"],
-            "gRPC, HTTP with protobuf or with JSON",
-        ),
+        cluster::tasks_per_accept("most tasks of one ACCEPT of the load"),
+        TRANSPORT,
         MASTERS,
         MASTER,
     ],

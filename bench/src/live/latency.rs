@@ -2,16 +2,10 @@
 
 use super::{
     client::{Client, Heard},
-    cluster::{self, Cluster, MASTER, MASTERS},
+    cluster::{self, Cluster, MASTER, MASTERS, TRANSPORT},
     load::{self, Counts, Pace},
 };
-use crate::harness::{
-    parameters::{choice, number},
-    point::Measure,
-    result::Unit,
-    stop,
-    workload::Workload,
-};
+use crate::harness::{parameters::number, point::Measure, result::Unit, stop, workload::Workload};
 use anyhow::{Result, bail};
 use std::{
     collections::VecDeque,
@@ -46,18 +40,8 @@ pub(super) static WORKLOAD: Workload = Workload {
             600,
             "seconds in which the peak is found; the first does not count",
         ),
-        number(
-            "tasks_per_accept",
-            10,
-            1,
-            240,
-            "most tasks of one ACCEPT of the other framework",
-        ),
-        choice(
-            "transport",
-            &["grpc", "http", "json"],
-            "gRPC, HTTP with protobuf or with JSON",
-        ),
+        cluster::tasks_per_accept("most tasks of one ACCEPT of the other framework"),
+        TRANSPORT,
         MASTERS,
         MASTER,
     ],

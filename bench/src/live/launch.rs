@@ -2,13 +2,13 @@
 
 use super::{
     client::Client,
-    cluster::{self, Cluster, MASTER, MASTERS},
+    cluster::{self, Cluster, MASTER, MASTERS, TRANSPORT},
     load::{self, Counts, Pace},
 };
 use crate::{
     cpu, floor,
     harness::{
-        parameters::{choice, number},
+        parameters::number,
         point::Measure,
         result::Unit,
         workload::{ANY, By, Goal, NO_BOUND, Workload},
@@ -45,12 +45,8 @@ pub(super) static WORKLOAD: Workload = Workload {
             1_000,
             "frameworks, on a connection each",
         ),
-        number("tasks_per_accept", 10, 1, 240, "most tasks of one ACCEPT"),
-        choice(
-            "transport",
-            &["grpc", "http", "json"],
-            "gRPC, HTTP with protobuf or with JSON",
-        ),
+        cluster::tasks_per_accept("most tasks of one ACCEPT"),
+        TRANSPORT,
         MASTERS,
         MASTER,
     ],

@@ -6,12 +6,7 @@ use super::{
 };
 use crate::{
     cpu,
-    harness::{
-        parameters::{choice, number},
-        point::Measure,
-        result::Unit,
-        workload::Workload,
-    },
+    harness::{parameters::number, point::Measure, result::Unit, workload::Workload},
 };
 use anyhow::Result;
 use std::{
@@ -36,11 +31,7 @@ pub(super) static WORKLOAD: Workload = Workload {
             1_000,
             "frameworks, on a connection each",
         ),
-        choice(
-            "transport",
-            &["all", "grpc", "http", "json"],
-            "gRPC, HTTP with protobuf or with JSON",
-        ),
+        cluster::transport(&["all", "grpc", "http", "json"]),
         MASTERS,
         MASTER,
     ],

@@ -2,17 +2,12 @@
 
 use super::{
     client::Client,
-    cluster::{self, Cluster, MASTER, MASTERS},
+    cluster::{self, Cluster, MASTER, MASTERS, TRANSPORT},
     flatness::filled,
     latency::Probe,
     load::{self, Counts, Pace},
 };
-use crate::harness::{
-    parameters::{choice, number},
-    point::Measure,
-    result::Unit,
-    workload::Workload,
-};
+use crate::harness::{parameters::number, point::Measure, result::Unit, workload::Workload};
 use anyhow::{Context, Result, bail};
 use std::{
     net::SocketAddr,
@@ -65,18 +60,8 @@ pub(super) static WORKLOAD: Workload = Workload {
             1_000,
             "connections that subscribe to events and read nothing",
         ),
-        number(
-            "tasks_per_accept",
-            10,
-            1,
-            240,
-            "most tasks of one ACCEPT of the load",
-        ),
-        choice(
-            "transport",
-            &["grpc", "http", "json"],
-            "gRPC, HTTP with protobuf or with JSON",
-        ),
+        cluster::tasks_per_accept("most tasks of one ACCEPT of the load"),
+        TRANSPORT,
         MASTERS,
         MASTER,
     ],
