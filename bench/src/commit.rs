@@ -5,7 +5,7 @@
 //! committed. The floor is what no implementation could save: a round trip to a peer and a synced
 //! append, with as many masters syncing to the same disk at once.
 
-use crate::{ask, cluster::Masters, floor};
+use crate::{ask, cluster::Masters, floor, harness::statistics::quantile_of_times};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::{
@@ -62,7 +62,7 @@ pub(crate) async fn run(options: Options) -> Result<Value> {
         let before = ask::metrics(leader).await?;
         let began = Instant::now();
         let time = Duration::from_secs(options.seconds);
-        let mut times = write_all(&addresses, *writers, bytes, time).await?;
+        let times = write_all(&addresses, *writers, bytes, time).await?;
         let took = began.elapsed().as_secs_f64();
         let after = ask::metrics(leader).await?;
         let since = |name: &str| -> Result<f64> {
@@ -70,11 +70,7 @@ pub(crate) async fn run(options: Options) -> Result<Value> {
             let (after, before) = both.with_context(|| format!("the master lacks {name}"))?;
             Ok(after - before)
         };
-        times.sort_unstable();
-        let at = |part: f64| {
-            let index = ((times.len() as f64 * part) as usize).min(times.len().saturating_sub(1));
-            times.get(index).copied().unwrap_or_default().as_secs_f64() * 1e6
-        };
+        let at = |part: f64| quantile_of_times(&times, part) * 1e6;
         let (writes, entries) = (since("tepui/log/writes")?, since("tepui/log/entries")?);
         rounds.push(json!({
             "writers": writers,

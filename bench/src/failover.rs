@@ -9,6 +9,7 @@ use crate::{
     ask,
     cluster::Masters,
     cpu,
+    harness::statistics::quantile_of_times,
     noop_agent::{Agent, Connections, Counters},
 };
 use anyhow::{Context, Result, bail};
@@ -218,9 +219,9 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
         "agents": agents,
         "tasks": running,
         "changes_of_leader_while_filling": filled - formed,
-        "end_to_subscribed_ms": distribution(&mut silences),
-        "end_to_first_offer_ms": distribution(&mut gaps),
-        "end_to_all_attached_ms": distribution(&mut returns),
+        "end_to_subscribed_ms": distribution(&silences),
+        "end_to_first_offer_ms": distribution(&gaps),
+        "end_to_all_attached_ms": distribution(&returns),
         "attach_bytes_per_agent": bytes as f64 / frames as f64,
         "attached_by_digest": unchanged as f64 / frames as f64,
         "leader_memory_bytes": {
@@ -240,13 +241,8 @@ fn index_of(addresses: &[SocketAddr], port: u16) -> Result<usize> {
     found.with_context(|| format!("no master of ours has port {port}"))
 }
 
-fn distribution(samples: &mut [Duration]) -> Value {
-    samples.sort();
-    let at = |part: f64| {
-        let index = (samples.len() as f64 * part).ceil() as usize;
-        let sample = samples.get(index.saturating_sub(1));
-        sample.map_or(0.0, |it| it.as_secs_f64() * 1e3)
-    };
+fn distribution(samples: &[Duration]) -> Value {
+    let at = |part: f64| quantile_of_times(samples, part) * 1e3;
     json!({ "p50": at(0.5), "p99": at(0.99), "min": at(0.0), "max": at(1.0) })
 }
 

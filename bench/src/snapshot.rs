@@ -7,7 +7,9 @@
 use crate::{
     ask,
     cluster::{self, Process},
-    cpu, large_state,
+    cpu,
+    harness::statistics::quantile_of_times,
+    large_state,
 };
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -83,14 +85,13 @@ pub(crate) async fn run(options: Options) -> Result<Value> {
     let writes = probe.await??;
 
     let of = |part: &dyn Fn(&(Instant, Duration)) -> bool| {
-        let mut times: Vec<_> = writes.iter().filter(|it| part(it)).map(|it| it.1).collect();
-        times.sort_unstable();
-        let at = |index: usize| times.get(index).copied().unwrap_or_default().as_secs_f64() * 1e3;
+        let times: Vec<_> = writes.iter().filter(|it| part(it)).map(|it| it.1).collect();
+        let at = |fraction: f64| quantile_of_times(&times, fraction) * 1e3;
         json!({
             "writes": times.len(),
-            "p50_ms": at(times.len() / 2),
-            "p99_ms": at(times.len() * 99 / 100),
-            "max_ms": at(times.len().saturating_sub(1)),
+            "p50_ms": at(0.5),
+            "p99_ms": at(0.99),
+            "max_ms": at(1.0),
         })
     };
     Ok(json!({

@@ -4,7 +4,7 @@
 //! a normal distribution: medians, ranks and resampling.
 
 use super::random::Random;
-use std::cmp::Ordering;
+use std::{cmp::Ordering, time::Duration};
 
 /// Resamples of a bootstrap: its 95 % bounds move by less than their last digit shown.
 const RESAMPLES: usize = 2000;
@@ -31,6 +31,15 @@ fn of_sorted(sorted: &[f64], fraction: f64) -> f64 {
     let at = fraction.clamp(0.0, 1.0) * last as f64;
     let (below, above) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
     below + (above - below) * at.fract()
+}
+
+/// [`quantile`] of times, in seconds; zero for none.
+pub(crate) fn quantile_of_times(times: &[Duration], fraction: f64) -> f64 {
+    let seconds: Vec<f64> = times.iter().map(Duration::as_secs_f64).collect();
+    match seconds.is_empty() {
+        true => 0.0,
+        false => quantile(&seconds, fraction),
+    }
 }
 
 /// The middle of the samples; not a number for none.
