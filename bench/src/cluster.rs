@@ -81,17 +81,13 @@ impl Masters {
     /// Starts one that is dead.
     pub(crate) async fn restart(&mut self, index: usize) -> Result<()> {
         let work_dir = self.folder.join(format!("master-{index}"));
-        let mut flags = vec![
-            format!("--work_dir={}", work_dir.display()),
-            format!("--raft_port={}", self.raft[index].port()),
-        ];
+        let mut flags = Vec::new();
         if self.raft.len() > 1 {
             let peers: Vec<String> = self.raft.iter().map(SocketAddr::to_string).collect();
             flags.push(format!("--peers={}", peers.join(",")));
         }
-        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        let port = self.addresses[index].port();
-        let process = start("tepui-master", &self.folder, port, &flags).await?;
+        let (port, raft) = (self.addresses[index].port(), self.raft[index]);
+        let process = start_master_at(port, &self.folder, &work_dir, raft, &flags).await?;
         self.processes[index] = Some(process);
         Ok(())
     }
@@ -129,11 +125,21 @@ pub(crate) async fn start_master(
     raft: SocketAddr,
     flags: &[String],
 ) -> Result<Process> {
+    start_master_at(free_port()?, folder, work_dir, raft, flags).await
+}
+
+async fn start_master_at(
+    port: u16,
+    folder: &Path,
+    work_dir: &Path,
+    raft: SocketAddr,
+    flags: &[String],
+) -> Result<Process> {
     let work_dir = format!("--work_dir={}", work_dir.display());
     let raft = format!("--raft_port={}", raft.port());
     let mut all = vec![work_dir.as_str(), raft.as_str()];
     all.extend(flags.iter().map(String::as_str));
-    start("tepui-master", folder, free_port()?, &all).await
+    start("tepui-master", folder, port, &all).await
 }
 
 /// Starts an agent with its files under `folder` and waits until it serves.
