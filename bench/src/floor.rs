@@ -11,7 +11,12 @@ use std::{
 
 /// Median time of an append of `bytes` with `fdatasync`, over `rounds`.
 pub(crate) fn synced_append(folder: &Path, bytes: usize, rounds: usize) -> Result<Duration> {
-    let mut file = File::create(folder.join("floor"))?;
+    append(&folder.join("floor"), bytes, rounds).map(median)
+}
+
+/// The time of each append of `bytes` with `fdatasync` to a new file.
+fn append(file: &Path, bytes: usize, rounds: usize) -> Result<Vec<Duration>> {
+    let mut file = File::create(file)?;
     let data = vec![7; bytes];
     let mut times = Vec::with_capacity(rounds);
     for _ in 0..rounds {
@@ -20,7 +25,7 @@ pub(crate) fn synced_append(folder: &Path, bytes: usize, rounds: usize) -> Resul
         file.sync_data()?;
         times.push(started.elapsed());
     }
-    Ok(median(times))
+    Ok(times)
 }
 
 /// Median time of an append of `bytes` with `fdatasync` while so many files of one disk are written
@@ -32,21 +37,10 @@ pub(crate) fn concurrent_appends(
     files: usize,
 ) -> Result<Duration> {
     let all = std::thread::scope(|scope| {
-        let append = |index: usize| {
-            scope.spawn(move || -> Result<Vec<Duration>> {
-                let mut file = File::create(folder.join(format!("floor-{index}")))?;
-                let data = vec![7; bytes];
-                let mut times = Vec::with_capacity(rounds);
-                for _ in 0..rounds {
-                    let started = Instant::now();
-                    file.write_all(&data)?;
-                    file.sync_data()?;
-                    times.push(started.elapsed());
-                }
-                Ok(times)
-            })
+        let begin = |index: usize| {
+            scope.spawn(move || append(&folder.join(format!("floor-{index}")), bytes, rounds))
         };
-        let threads: Vec<_> = (0..files).map(append).collect();
+        let threads: Vec<_> = (0..files).map(begin).collect();
         let join = |it: std::thread::ScopedJoinHandle<'_, Result<Vec<Duration>>>| {
             it.join()
                 .map_err(|_| anyhow::anyhow!("a thread that appends panicked"))?
