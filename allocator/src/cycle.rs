@@ -7,11 +7,12 @@
 
 use crate::{
     agents::Agent,
-    allocator::{Allocator, Counted},
+    allocator::Allocator,
     amounts::{Amounts, Dimensions},
     bits::{Besides, Bits},
     decide::{LONG, Lot, NoReport, Verdict},
     frameworks::Rules,
+    holdings::Counted,
     index,
     options::AgentOrder,
     quota,

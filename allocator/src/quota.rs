@@ -13,8 +13,8 @@
 //! a question costs as much as the role is deep, however many quotas there are.
 
 use crate::{
-    allocator::Change,
     amounts::{Amounts, Dimensions},
+    holdings::Change,
     options::Quota,
 };
 use std::collections::BTreeMap;

@@ -1,9 +1,10 @@
 //! Who waits for what others let lie.
 
 use crate::{
-    allocator::{Allocator, Change},
+    allocator::Allocator,
     bits::Bits,
     decide::{Lot, NoReport, Verdict},
+    holdings::Change,
     quota,
 };
 use core::time::Duration;
