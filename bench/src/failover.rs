@@ -150,7 +150,8 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
         count,
     )
     .await?;
-    let idle = memory(&masters, leader)?;
+    let burst = memory(&masters, leader)?;
+    let idle = settled(&masters, leader, progress).await?;
     let running = count * tasks as u64;
     reach(
         &mut workload,
@@ -161,7 +162,7 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
         running,
     )
     .await?;
-    let busy = memory(&masters, leader)?;
+    let busy = settled(&masters, leader, progress).await?;
     let filled = ask::term(&addresses).await?;
 
     let (mut gaps, mut silences) = (Vec::new(), Vec::new());
@@ -226,6 +227,7 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
         "attached_by_digest": unchanged as f64 / frames as f64,
         "leader_memory_bytes": {
             "empty": empty,
+            "per_agent_right_after_the_burst": per(burst, empty, count),
             "per_idle_agent": per(idle, empty, count),
             "per_running_task": per(busy, idle, running),
         },
@@ -234,6 +236,28 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
 
 fn memory(masters: &Masters, index: usize) -> Result<u64> {
     cpu::private_memory(masters.id(index).context("the leader lives")?)
+}
+
+/// Memory of a master that has come to rest: what a burst needed is given back after a while.
+async fn settled(masters: &Masters, index: usize, progress: &ProgressBar) -> Result<u64> {
+    /// Readings, a [`REST`] apart, that differ by less than a hundredth.
+    const ALIKE: usize = 5;
+    const REST: Duration = Duration::from_secs(1);
+    const READINGS: usize = 60;
+    progress.set_message("waiting until the leader's memory rests");
+    let mut readings = vec![memory(masters, index)?];
+    while readings.len() < READINGS {
+        tokio::time::sleep(REST).await;
+        readings.push(memory(masters, index)?);
+        let last = readings.rchunks(ALIKE).next().unwrap_or_default();
+        let (least, most) = (last.iter().min(), last.iter().max());
+        if let (ALIKE, Some(least), Some(most)) = (last.len(), least, most)
+            && (most - least) * 100 < *most
+        {
+            break;
+        }
+    }
+    readings.pop().context("there is one")
 }
 
 fn index_of(addresses: &[SocketAddr], port: u16) -> Result<usize> {

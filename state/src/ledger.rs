@@ -170,6 +170,11 @@ impl Ledger {
         self.dirty.as_ref().map_or(0, BTreeSet::len)
     }
 
+    /// The keys that are to be written go over to the books of another copy of the same rows.
+    pub(crate) fn hand_over_dirty(&mut self, to: &mut Ledger) {
+        to.dirty = self.dirty.take();
+    }
+
     pub(crate) fn start_tracking(&mut self) {
         self.dirty = Some(BTreeSet::new());
     }

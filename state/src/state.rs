@@ -370,6 +370,15 @@ impl ClusterState {
 
     // ------------------------------------------------------------ books
 
+    /// Takes over the rows and books of `same`, a copy that holds the same rows because the same
+    /// operations were applied to it: from here on both hold each row once. Which rows are dirty
+    /// stays as it was. Returns what was held before, for whoever has the time to drop it.
+    pub fn share(&mut self, mut same: ClusterState) -> ClusterState {
+        debug_assert_eq!(self.hash(), same.hash(), "copies to be shared differ");
+        self.ledger.hand_over_dirty(&mut same.ledger);
+        std::mem::replace(self, same)
+    }
+
     /// Rows changed since the last call of [`ClusterState::hash`].
     pub fn unhashed_len(&self) -> usize {
         self.ledger.unhashed_len()

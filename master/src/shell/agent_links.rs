@@ -18,7 +18,11 @@ use crate::shell::{
     leadership::Leadership,
 };
 use futures_util::{Stream, StreamExt};
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tepui_master_machine::{
     input::{ConnectionId, Input},
     model::{Principal, link, link::master_message::Kind},
@@ -31,7 +35,7 @@ use tepui_server::{
     },
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tonic::{Request, Response, Status, Streaming};
@@ -138,20 +142,20 @@ impl AgentLink for AgentLinks {
     ) -> Result<Response<Self::AttachStream>, Status> {
         let app = &self.app;
         let principal = admit(app, Realm::Agents, &request)?;
-        let (sessions, session) = watch::channel(None);
-        let (alive, gone) = oneshot::channel();
-        let reader = tokio::spawn(read(request.into_inner(), session, principal, alive));
+        let ends = Arc::<Ends>::default();
+        let alive = Alive(ends.clone());
+        let frames = request.into_inner();
+        let reader = tokio::spawn(async move { read(frames, principal, &alive).await });
         let outgoing = Outgoing {
             app: app.clone(),
             invitations: self.invitations.clone(),
             had_session: false,
             leadership: app.leadership.clone(),
             born: app.shared.born(),
-            sessions,
+            ends,
             current: None,
             place: None,
             told: None,
-            gone,
             _reader: Reader(reader),
         };
         let messages = futures_util::stream::unfold(outgoing, |mut outgoing| async move {
@@ -162,16 +166,66 @@ impl AgentLink for AgentLinks {
     }
 }
 
+/// What the two halves of a link share.
+#[derive(Debug, Default)]
+struct Ends {
+    session: Mutex<Option<Arc<Session>>>,
+    /// Told when there is a session.
+    begun: Notify,
+    /// Told once, when the reading half has ended.
+    gone: Notify,
+}
+
+impl Ends {
+    /// The session is replaced as a whole, so a panic elsewhere leaves it intact.
+    fn session(&self) -> Option<Arc<Session>> {
+        let session = self.session.lock();
+        session.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_session(&self, session: Option<Arc<Session>>) {
+        let begun = session.is_some();
+        let mut place = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *place, session);
+        // Its end tells the machine: not with the lock.
+        drop(place);
+        drop(old);
+        if begun {
+            self.begun.notify_waiters();
+        }
+    }
+
+    /// The session, once there is one.
+    async fn some_session(&self) -> Arc<Session> {
+        loop {
+            let begun = self.begun.notified();
+            if let Some(session) = self.session() {
+                return session;
+            }
+            begun.await;
+        }
+    }
+}
+
+/// Held by the reading half.
+struct Alive(Arc<Ends>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.gone.notify_one();
+    }
+}
+
 /// Hands the agent's frames to the machine, while there is one. Ends with the agent's half of
-/// the stream, and drops `_alive` with that.
+/// the stream.
 async fn read(
     mut frames: Streaming<AgentMessage>,
-    mut session: watch::Receiver<Option<Arc<Session>>>,
     principal: Option<Principal>,
-    _alive: oneshot::Sender<()>,
+    Alive(ends): &Alive,
 ) {
-    // An error ends the link as its orderly end does.
-    while let Some(Ok(message)) = frames.next().await {
+    // An error ends the link as its orderly end does. A frame is boxed before anything waits:
+    // there is one of these tasks for every agent, and each is as large as what it may hold.
+    while let Some(Ok(message)) = frames.next().await.map(|it| it.map(Box::new)) {
         // Who registers without having been invited waits for its turn. Every other frame
         // without a session belongs to a leadership that is over.
         let uninvited = matches!(
@@ -179,19 +233,16 @@ async fn read(
             Some(agent_message::Kind::Register(register)) if register.term == 0
         );
         let current = match uninvited {
-            true => match session.wait_for(Option::is_some).await {
-                Ok(session) => session.clone(),
-                Err(_) => return,
-            },
-            false => session.borrow().clone(),
+            true => Some(ends.some_session().await),
+            false => ends.session(),
         };
         if let Some(session) = current {
-            let input = Input::AgentMessage {
+            let input = || Input::AgentMessage {
                 connection: session.connection,
                 principal: principal.clone(),
-                message: Box::new(message),
+                message,
             };
-            session.producer.send(input).await;
+            session.producer.send_with(input).await;
         }
     }
 }
@@ -205,15 +256,13 @@ struct Outgoing {
     leadership: watch::Receiver<Leadership>,
     born: watch::Receiver<Option<link::Fence>>,
     /// For the reading half.
-    sessions: watch::Sender<Option<Arc<Session>>>,
+    ends: Arc<Ends>,
     /// Messages of the machine and the term that it leads.
     current: Option<(Messages, u64)>,
     /// Held from the invitation to its answer, and not beyond the moment named.
     place: Option<(OwnedSemaphorePermit, Instant)>,
     /// What an idle link was told last.
     told: Option<Leader>,
-    /// Resolves when the reading half has ended.
-    gone: oneshot::Receiver<()>,
     _reader: Reader,
 }
 
@@ -247,7 +296,7 @@ impl Outgoing {
         let event = tokio::select! {
             biased;
             message = messages.recv() => Event::Message(message),
-            _ = &mut self.gone => Event::Gone,
+            () = self.ends.gone.notified() => Event::Gone,
             () = sleep_until(late.unwrap_or_else(Instant::now)), if late.is_some() => Event::Late,
         };
         match event {
@@ -263,7 +312,7 @@ impl Outgoing {
                 let over = self.born.borrow().as_ref().map(|it| it.term) != Some(*term);
                 self.current = None;
                 self.place = None;
-                self.sessions.send_replace(None);
+                self.ends.set_session(None);
                 // Closed by the shell: the leadership is over, or the reader is too slow.
                 over.then_some(None)
             }
@@ -299,7 +348,7 @@ impl Outgoing {
         tokio::select! {
             changed = self.leadership.changed() => changed.ok()?,
             changed = self.born.changed() => changed.ok()?,
-            _ = &mut self.gone => return None,
+            () = self.ends.gone.notified() => return None,
             () = sleep(NEWS.mul_f64(spread)), if is_due => return Some(Some(self.tell(leader))),
         }
         Some(None)
@@ -322,7 +371,7 @@ impl Outgoing {
                 changed.ok()?;
                 return Some(None);
             }
-            _ = &mut self.gone => return None,
+            () = self.ends.gone.notified() => return None,
         };
         let (connection, messages) = self.app.destinations.stream();
         let session = Session {
@@ -338,7 +387,7 @@ impl Outgoing {
         self.had_session = true;
         self.current = Some((messages, fence.term));
         self.place = Some((place, Instant::now() + PATIENCE));
-        self.sessions.send_replace(Some(Arc::new(session)));
+        self.ends.set_session(Some(Arc::new(session)));
         let own = self.app.settings.client_address();
         let leader = Leader {
             address: own.clone(),

@@ -72,12 +72,19 @@ pub(crate) trait Replica: Send {
     fn committed(&self) -> Box<ClusterState>;
     /// Asks for the committed state, with every entry up to now that is committed.
     fn ask_state(&self, term: u64);
+    /// The state of the machine after the newest entry that was proposed: the committed state is
+    /// to hold the same rows once it has come to that entry.
+    fn share(&self, term: u64, sequence: u64, state: Box<ClusterState>);
 }
 
 /// Entries after which one carries the hash of the state, and changed rows after which it
 /// does: what is compared at once must not keep a replica from its other work for long.
 const HASH_ENTRIES: u32 = 1024;
 const HASH_ROWS: usize = 16_384;
+/// The machine's state, the committed one and the view's hold each row once: what entries made
+/// three of is shared again so often. A row that lives shorter is never shared, and its changes
+/// cost no copy.
+const SHARE: Duration = Duration::from_secs(1);
 /// Steps of one drain at most; an entry should not grow beyond what one sync carries.
 const STEPS: usize = 512;
 /// Encoded operations of one drain at most, approximately.
@@ -222,9 +229,17 @@ struct Leadership {
     hash: Option<u64>,
     /// Since the last one that did.
     entries_unhashed: u32,
+    /// The newest entry after which the state was shared, and when.
+    shared: (u64, Instant),
 }
 
 impl Leadership {
+    /// When the rows are to be shared again, if any changed since they were.
+    fn share_at(&self) -> Option<Instant> {
+        let (sequence, at) = self.shared;
+        (sequence != self.sequence).then_some(at + SHARE)
+    }
+
     /// Before the steps of an entry: its hash is that of the state before it.
     fn look_at_hash(&mut self) {
         let due = self.entries_unhashed >= HASH_ENTRIES
@@ -242,6 +257,8 @@ struct InFlight {
     bytes: usize,
     entry: Arc<log::Entry>,
     changes: Vec<ViewChange>,
+    /// The state after it, for the view to share its rows.
+    state: Option<Box<ClusterState>>,
 }
 
 /// What one drain collects.
@@ -324,10 +341,9 @@ impl<R: Replica> Core<R> {
             return false;
         };
         leadership.look_at_hash();
-        let deadline = leadership
-            .machine
-            .next_deadline()
-            .map(|at| self.clock.system(at));
+        let deadlines = [leadership.machine.next_deadline(), leadership.share_at()];
+        let deadline = deadlines.into_iter().flatten().min();
+        let deadline = deadline.map(|at| self.clock.system(at));
         // Too much on its way to the disk: no step until some of it is durable.
         let held_back = leadership.in_flight_bytes > IN_FLIGHT
             || leadership.in_flight.len() >= ENTRIES_IN_FLIGHT;
@@ -365,9 +381,29 @@ impl<R: Replica> Core<R> {
         }
         if let Some(leadership) = slot.as_mut() {
             self.flush(leadership, drain);
+            self.share_if_due(leadership);
             self.sample(leadership);
         }
         false
+    }
+
+    /// Lets the committed state and the view hold the rows that the machine holds. Between two
+    /// drains alone: the state is that after the newest entry.
+    fn share_if_due(&self, leadership: &mut Leadership) {
+        let now = self.clock.now();
+        if leadership.share_at().is_none_or(|at| at > now) {
+            return;
+        }
+        let (term, sequence) = (leadership.term, leadership.sequence);
+        leadership.shared = (sequence, now);
+        // Hashed first: what one copy hashes later, the others would have to copy.
+        leadership.machine.state_hash();
+        let state = Box::new(leadership.machine.state().clone());
+        self.parts.replica.share(term, sequence, state.clone());
+        match leadership.in_flight.back_mut() {
+            Some(last) => last.state = Some(state),
+            None => self.parts.view.send(ViewMessage::Share(state)),
+        }
     }
 
     /// A busy intake must not starve the machine's own deadlines. True when the machine
@@ -499,6 +535,7 @@ impl<R: Replica> Core<R> {
             survivors,
             hash: None,
             entries_unhashed: 0,
+            shared: (sequence, now),
         };
         let mut drain = Drain::default();
         drain.add(output);
@@ -695,6 +732,7 @@ impl<R: Replica> Core<R> {
                 bytes: bytes.len(),
                 entry: Arc::new(entry),
                 changes: drain.changes,
+                state: None,
             });
             self.parts.replica.propose(leadership.term, sequence, bytes);
             let leaving = leadership.outbox.push(sequence, drain.send);
@@ -733,6 +771,9 @@ impl<R: Replica> Core<R> {
                     entry: Some(first.entry),
                     changes: first.changes,
                 });
+                if let Some(state) = first.state {
+                    self.parts.view.send(ViewMessage::Share(state));
+                }
             }
         }
         let leaving = leadership.outbox.committed(sequence);

@@ -3,6 +3,7 @@
 //! The machine's thread delivers, so nothing here may wait: a stream whose reader is slow
 //! is closed, and nobody else notices.
 
+use crate::shell::mailbox::{Receiver, Refused, Sender, mailbox};
 use std::{
     collections::HashMap,
     fmt,
@@ -45,7 +46,7 @@ const CAUGHT_UP: usize = BEHIND / 4;
 /// The writing end of a stream.
 #[derive(Debug)]
 struct Stream {
-    sender: mpsc::Sender<Message>,
+    sender: Sender<Message>,
     /// Whether the machine was told that the reader is behind. Written with the registry
     /// locked.
     behind: Arc<AtomicBool>,
@@ -54,7 +55,7 @@ struct Stream {
 /// The reading end of a stream.
 #[derive(Debug)]
 pub(crate) struct Messages {
-    receiver: mpsc::Receiver<Message>,
+    receiver: Receiver<Message>,
     connection: ConnectionId,
     behind: Arc<AtomicBool>,
     destinations: Arc<Destinations>,
@@ -218,7 +219,7 @@ impl Destinations {
     /// Opens a stream: its id and what will arrive on it.
     pub(crate) fn stream(self: &Arc<Self>) -> (ConnectionId, Messages) {
         let id = self.connection();
-        let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
+        let (sender, receiver) = mailbox(STREAM_QUEUE);
         let behind = Arc::new(AtomicBool::new(false));
         let stream = Stream {
             sender,
@@ -352,15 +353,14 @@ impl Destinations {
                     let Some(stream) = inner.streams.get(&id) else {
                         continue;
                     };
-                    let waiting = STREAM_QUEUE - stream.sender.capacity();
-                    if waiting >= BEHIND
-                        && matches!(to, Destination::Scheduler(_))
+                    if matches!(to, Destination::Scheduler(_))
+                        && stream.sender.len() >= BEHIND
                         && !stream.behind.swap(true, Ordering::AcqRel)
                     {
                         (self.pace)(id, Pace::Behind);
                     }
-                    if let Err(error) = stream.sender.try_send(message) {
-                        if matches!(error, mpsc::error::TrySendError::Full(_)) {
+                    if let Err(refused) = stream.sender.try_send(message) {
+                        if refused == Refused::Full {
                             slow.push(to);
                         }
                         inner.streams.remove(&id);
@@ -402,8 +402,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_slow_reader_is_closed_and_others_are_not() {
+    #[tokio::test]
+    async fn a_slow_reader_is_closed_and_others_are_not() {
         let destinations = Destinations::new(|_, _| {});
         let (slow, mut slow_stream) = destinations.stream();
         let (quick, mut quick_stream) = destinations.stream();
@@ -414,16 +414,13 @@ mod tests {
             destinations.deliver(vec![event(slow), event(quick)]),
             [Destination::Agent(slow)]
         );
-        assert!(quick_stream.receiver.try_recv().is_ok());
+        assert!(quick_stream.receiver.recv().await.is_some());
         assert!(!destinations.is_open(slow));
         // What was queued can still be read, then the stream ends.
         for _ in 0..STREAM_QUEUE {
-            assert!(slow_stream.receiver.try_recv().is_ok());
+            assert!(slow_stream.receiver.recv().await.is_some());
         }
-        assert_eq!(
-            slow_stream.receiver.try_recv().err(),
-            Some(mpsc::error::TryRecvError::Disconnected)
-        );
+        assert!(slow_stream.receiver.recv().await.is_none());
     }
 
     #[tokio::test]

@@ -263,9 +263,13 @@ impl<C> Inner<C> {
         let queue = self.queues.get_mut(&source)?;
         let count = queue.inputs.len().min(QUANTUM);
         let gone = queue.closed;
-        let turn = queue
-            .inputs
-            .drain(..count)
+        // An empty queue keeps no room: there is one for every agent.
+        let inputs = match count == queue.inputs.len() {
+            true => std::mem::take(&mut queue.inputs),
+            false => queue.inputs.drain(..count).collect(),
+        };
+        let turn = inputs
+            .into_iter()
             // Whoever asked has gone meanwhile, perhaps to another connection, whose subscription
             // this one would end.
             .filter(|input| !(gone && matches!(input, Input::Subscribe(_))))
@@ -300,10 +304,16 @@ impl<C> Producer<C> {
 
     /// Queues an input; waits while the queue is full.
     pub(crate) async fn send(&self, input: Input) {
+        self.send_with(|| input).await;
+    }
+
+    /// As [`Producer::send`] for an input that is made when there is room: whoever waits holds
+    /// less.
+    pub(crate) async fn send_with(&self, input: impl FnOnce() -> Input) {
         // The semaphore is never closed.
         if let Ok(permit) = self.room.acquire().await {
             permit.forget();
-            self.intake.push(self.source, input);
+            self.intake.push(self.source, input());
         }
     }
 

@@ -12,6 +12,7 @@ pub(crate) mod http;
 pub(crate) mod http_scheduler;
 pub(crate) mod intake;
 pub(crate) mod leadership;
+pub(crate) mod mailbox;
 pub(crate) mod members;
 pub(crate) mod metrics;
 pub(crate) mod operator;

@@ -14,27 +14,94 @@ use crate::{
 use anyhow::Result;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tepui_master_machine::outbox::Ticket;
+use tepui_master_machine::{model::log, outbox::Ticket};
 use tepui_replication::{
     BoxError, Committed, Handle, Identity, Listener, Members, NodeId, Options, Origin, Outgoing,
     Prepared, Replica, RowChanges, Store,
 };
 use tepui_server::proto::tepui::raft::v1::Member;
-use tepui_state::{ClusterState, decode_entry};
+use tepui_state::{ApplyError, ClusterState, decode_entry};
 
 /// The committed state, shared by the raft thread, which moves it, and the machine's thread,
 /// which clones it at a birth. Locked for one entry or one clone at a time.
 #[derive(Debug, Clone)]
-struct CommittedState(Arc<Mutex<ClusterState>>);
+struct CommittedState(Arc<Mutex<Rows>>);
+
+#[derive(Debug)]
+struct Rows {
+    state: ClusterState,
+    /// Term and sequence number of the newest entry.
+    applied: (u64, u64),
+    /// The machine's state after the entry named, which was not committed yet when it was shared.
+    shared: Option<(u64, u64, Box<ClusterState>)>,
+}
 
 impl CommittedState {
-    fn lock(&self) -> MutexGuard<'_, ClusterState> {
+    fn new(state: ClusterState) -> CommittedState {
+        CommittedState(Arc::new(Mutex::new(Rows {
+            state,
+            applied: (0, 0),
+            shared: None,
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Rows> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A copy for a machine or a view, which write no rows.
     fn copy(&self) -> Box<ClusterState> {
-        Box::new(self.lock().clone())
+        Box::new(self.lock().state.clone())
+    }
+
+    fn apply(&self, at: (u64, u64), entry: &log::Entry) -> Result<(), ApplyError> {
+        let mut rows = self.lock();
+        rows.state.apply_entry(entry)?;
+        rows.applied = at;
+        let old = rows.share();
+        drop(rows);
+        drop_elsewhere(old);
+        Ok(())
+    }
+
+    /// Holds the rows of a leader's machine once the entry has been applied.
+    fn share(&self, term: u64, sequence: u64, state: Box<ClusterState>) {
+        let mut rows = self.lock();
+        rows.shared = Some((term, sequence, state));
+        let old = rows.share();
+        drop(rows);
+        drop_elsewhere(old);
+    }
+
+    /// The leadership is over: what its machine decided may never be committed.
+    fn forget_shared(&self) {
+        let old = self.lock().shared.take();
+        drop_elsewhere(old.map(|(_, _, state)| *state));
+    }
+}
+
+impl Rows {
+    /// Shares the rows of the machine when both have come to the same entry. Returns what is to
+    /// be dropped.
+    fn share(&mut self) -> Option<ClusterState> {
+        let (term, sequence, state) = self.shared.take()?;
+        if (term, sequence) == self.applied {
+            return Some(self.state.share(*state));
+        }
+        if (term, sequence) < self.applied {
+            return Some(*state);
+        }
+        self.shared = Some((term, sequence, state));
+        None
+    }
+}
+
+/// A large state takes its time, which the raft thread and the machine's have not.
+fn drop_elsewhere(old: Option<ClusterState>) {
+    if let Some(old) = old {
+        let thread = std::thread::Builder::new().name("drop".into());
+        // Without a thread it is dropped here and now.
+        let _ = thread.spawn(move || drop(old));
     }
 }
 
@@ -90,6 +157,10 @@ impl CoreReplica for RaftHandle {
         let event = ReplicaEvent::State { term, state };
         self.intake.control(Control::Replica(event));
     }
+
+    fn share(&self, term: u64, sequence: u64, state: Box<ClusterState>) {
+        self.committed.share(term, sequence, state);
+    }
 }
 
 /// What the raft thread calls.
@@ -103,7 +174,8 @@ struct Receiver {
 impl Listener for Receiver {
     fn on_committed(&mut self, entry: Committed) -> Result<(), BoxError> {
         let decoded = decode_entry(&entry.data)?;
-        self.committed.lock().apply_entry(&decoded)?;
+        self.committed
+            .apply((entry.term, entry.sequence), &decoded)?;
         if entry.term == self.leading {
             self.intake
                 .control(Control::Replica(ReplicaEvent::Committed {
@@ -115,7 +187,7 @@ impl Listener for Receiver {
     }
 
     fn take_dirty_rows(&mut self) -> RowChanges {
-        let dirty = self.committed.lock().take_dirty();
+        let dirty = self.committed.lock().state.take_dirty();
         Box::new(move || dirty.encode())
     }
 
@@ -140,6 +212,7 @@ impl Listener for Receiver {
         self.peers.leader.send_replace(leader);
         self.peers.show();
         if term != 0 {
+            self.committed.forget_shared();
             let deposed = ReplicaEvent::Deposed { term };
             self.intake.control(Control::Replica(deposed));
         }
@@ -152,9 +225,8 @@ impl Listener for Receiver {
     fn on_restored(&mut self, _origin: &Origin, prepared: Prepared) -> Result<(), BoxError> {
         let prepared = prepared.and_then(|it| it.downcast::<ClusterState>().ok());
         let state = prepared.ok_or("the state of the rows was not prepared")?;
-        // Dropped elsewhere: a large state takes its time.
-        let old = std::mem::replace(&mut *self.committed.lock(), *state);
-        std::thread::spawn(move || drop(old));
+        let old = std::mem::replace(&mut self.committed.lock().state, *state);
+        drop_elsewhere(Some(old));
         Ok(())
     }
 
@@ -236,7 +308,7 @@ pub(crate) fn start(
         ..peers.own()
     };
     *peers.member.lock().unwrap_or_else(PoisonError::into_inner) = own;
-    let committed = CommittedState(Arc::new(Mutex::new(state)));
+    let committed = CommittedState::new(state);
     let receiver = Receiver {
         committed: committed.clone(),
         intake: intake.clone(),

@@ -27,6 +27,8 @@ pub(crate) enum ViewMessage {
         entry: Option<Arc<log::Entry>>,
         changes: Vec<ViewChange>,
     },
+    /// The rows as they are now, to be shared with the machine.
+    Share(Box<ClusterState>),
     /// A read.
     Snapshot(oneshot::Sender<Arc<View>>),
     /// An operator subscribes: a snapshot, and every later event.
@@ -97,6 +99,13 @@ fn run(messages: &flume::Receiver<ViewMessage>, subscribers: usize) {
                     cached = None;
                     if let Some(view) = &mut view {
                         update(view, entry.as_deref(), &changes, &mut feed);
+                    }
+                }
+                ViewMessage::Share(state) => {
+                    // An older snapshot would keep the rows that were held until now.
+                    cached = None;
+                    if let Some(view) = &mut view {
+                        view.share(*state);
                     }
                 }
                 ViewMessage::Snapshot(reply) => reads.push(reply),

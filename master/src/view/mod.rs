@@ -123,6 +123,12 @@ impl View {
         self.state.apply_entry(entry)
     }
 
+    /// Holds the rows of `state`, which are the same, in place of its own.
+    pub(crate) fn share(&mut self, mut state: ClusterState) {
+        state.stop_books();
+        self.state = state;
+    }
+
     /// Applies a change of what dies with the term.
     pub(crate) fn apply_change(&mut self, change: &ViewChange) {
         match change {
