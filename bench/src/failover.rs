@@ -103,6 +103,7 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
         tepui_scheduler_api::Options::new(addresses.iter().map(SocketAddr::to_string), info);
     let (seen, mut watched) = watch::channel(Seen::default());
     let tasks = options.tasks_per_agent;
+    let (start, started) = watch::channel(false);
     // A thread of its own: thousands of agents are not in the process of a real one.
     let (ended, end) = oneshot::channel();
     let (_stop, stopped) = oneshot::channel::<()>();
@@ -110,7 +111,7 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
         let run = async {
             let session = Session::start(session)?;
             tokio::select! {
-                result = framework(session, tasks, seen) => result,
+                result = framework(session, tasks, seen, started) => result,
                 _ = stopped => Ok(()),
             }
         };
@@ -152,6 +153,7 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
     .await?;
     let burst = memory(&masters, leader)?;
     let idle = settled(&masters, leader, progress).await?;
+    start.send_replace(true);
     let running = count * tasks as u64;
     reach(
         &mut workload,
@@ -348,13 +350,27 @@ impl Placed {
     }
 }
 
-/// Fills every agent with its tasks, then keeps what it is offered.
-async fn framework(session: Session, tasks: usize, seen: watch::Sender<Seen>) -> Result<()> {
+/// Once told to start, fills every agent with its tasks. What it is offered otherwise it keeps.
+async fn framework(
+    session: Session,
+    tasks: usize,
+    seen: watch::Sender<Seen>,
+    mut started: watch::Receiver<bool>,
+) -> Result<()> {
     let Session { driver, mut events } = session;
     let mut placed = Placed::default();
     let mut next = 0u64;
-    while let Some(event) = events.next().await {
-        match event? {
+    let mut kept = Vec::new();
+    loop {
+        let waits = !*started.borrow();
+        let event = tokio::select! {
+            event = events.next() => event.context("the session ended")??,
+            changed = started.changed(), if waits => {
+                changed?;
+                Event::Offers(std::mem::take(&mut kept))
+            }
+        };
+        match event {
             Event::Subscribed { master, .. } => {
                 let now = Instant::now();
                 let port = master.and_then(|it| u16::try_from(it.port).ok());
@@ -373,6 +389,10 @@ async fn framework(session: Session, tasks: usize, seen: watch::Sender<Seen>) ->
                 seen.send_modify(|it| {
                     it.offered.get_or_insert(now);
                 });
+                if waits && !*started.borrow() {
+                    kept.extend(offers);
+                    continue;
+                }
                 for offer in offers {
                     let agent = &offer.agent_id.value;
                     let missing = tasks.saturating_sub(placed.on(agent));
@@ -400,5 +420,4 @@ async fn framework(session: Session, tasks: usize, seen: watch::Sender<Seen>) ->
             _ => {}
         }
     }
-    bail!("the session ended")
 }

@@ -509,6 +509,8 @@ fn push_status(row: &mut log::Task, status: log::TaskStatus) {
     {
         row.statuses.pop();
     }
+    // Most tasks stay with one or two; room for more would be most of what their rows take.
+    row.statuses.reserve_exact(1);
     row.statuses.push(status);
 }
 

@@ -167,10 +167,19 @@ impl ClusterState {
         }
     }
 
+    /// An id for keys, shared with the framework's own row: tasks have theirs in several.
+    fn framework_id(&self, id: &str) -> FrameworkId {
+        let id = FrameworkId::from(id);
+        match self.frameworks.get_key_value(&id) {
+            Some((known, _)) => known.clone(),
+            None => id,
+        }
+    }
+
     // ------------------------------------------------------------ tasks
 
     pub(crate) fn put_task(&mut self, row: Arc<log::Task>) {
-        let framework = FrameworkId::from(row.framework_id.as_str());
+        let framework = self.framework_id(&row.framework_id);
         let task = TaskId::from(row.task_id.as_str());
         self.take_task(&framework, &task);
         self.indexes
@@ -279,7 +288,7 @@ impl ClusterState {
     }
 
     pub(crate) fn put_completed_task(&mut self, row: Arc<log::Task>) {
-        let framework = FrameworkId::from(row.framework_id.as_str());
+        let framework = self.framework_id(&row.framework_id);
         let place = row.ring_sequence;
         let table = self.completed_tasks.entry(framework.clone()).or_default();
         let old = put(table, place, row);

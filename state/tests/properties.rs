@@ -1,6 +1,6 @@
 //! Random histories of operations: replicas agree, rows rebuild the state, dirty rows suffice.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -318,6 +318,39 @@ proptest! {
                 };
             }
             prop_assert_eq!(&disk, &rows(&state));
+        }
+    }
+
+    // The committed state holds the rows of the leader's machine, which goes on ahead of it, and
+    // writes down what changed all the same.
+    #[test]
+    fn shared_rows_are_held_once(batches in proptest::collection::vec(history(), 1..4)) {
+        let mut committed = ClusterState::new();
+        let mut machine = committed.clone();
+        let mut disk = BTreeMap::new();
+        for batch in &batches {
+            for operation in batch {
+                machine.apply(operation).expect("known");
+            }
+            if !disk.is_empty() {
+                prop_assert_eq!(&disk, &rows(&committed));
+            }
+            for operation in batch {
+                committed.apply(operation).expect("known");
+            }
+            committed.share(machine.clone());
+            committed.check_invariants();
+            for (id, row) in committed.agents() {
+                prop_assert!(machine.agent(id).is_some_and(|it| Arc::ptr_eq(it, row)));
+            }
+            for (key, row) in committed.take_dirty().encode() {
+                match row {
+                    Some(row) => disk.insert(key, row),
+                    None => disk.remove(&key),
+                };
+            }
+            prop_assert_eq!(&disk, &rows(&machine));
+            prop_assert_eq!(committed.hash(), machine.hash());
         }
     }
 

@@ -2,7 +2,7 @@
 //! awaited. What is known of an agent across terms is a row of the cluster state.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use tepui_model::agent::{AgentCapabilities, Host};
@@ -105,7 +105,12 @@ pub(crate) struct Agents {
     reregistrations: Timers<AgentId>,
     // Agents that were admitted at birth and have not come back yet.
     recovered: usize,
+    // The last few totals: machines of a cluster come in few kinds, which are held once each.
+    kinds: VecDeque<Arc<Resources>>,
 }
+
+/// More kinds at once are rare, and looking for one costs.
+const KINDS: usize = 8;
 
 impl Agents {
     pub(crate) fn new() -> Agents {
@@ -116,7 +121,19 @@ impl Agents {
             pings: Timers::new(),
             reregistrations: Timers::new(),
             recovered: 0,
+            kinds: VecDeque::new(),
         }
+    }
+
+    /// The total, shared with agents that had the same lately.
+    pub(crate) fn kind(&mut self, total: Resources) -> Arc<Resources> {
+        if let Some(known) = self.kinds.iter().find(|it| ***it == total) {
+            return known.clone();
+        }
+        let total = Arc::new(total);
+        self.kinds.truncate(KINDS - 1);
+        self.kinds.push_front(total.clone());
+        total
     }
 
     pub(crate) fn get(&self, agent_id: &AgentId) -> Option<&Link> {

@@ -550,6 +550,7 @@ impl Machine {
         total: Resources,
         again: bool,
     ) {
+        let total = self.agents.kind(total);
         let link = Link {
             connection: Some(registration.connection),
             seen: true,
@@ -557,7 +558,7 @@ impl Machine {
             host: Arc::new(Host::from_payload(&registration.register.info_payload)),
             address: registration.address.clone(),
             capabilities: registration.capabilities,
-            total: Arc::new(total),
+            total,
             oversubscribed: None,
         };
         self.agents.put_attached(

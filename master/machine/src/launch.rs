@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use tepui_model::executor::{ExecutorInfo, ExecutorKind};
 use tepui_model::id::{AgentId, FrameworkId};
 use tepui_model::link::master_message::Kind as ToAgent;
@@ -307,7 +309,8 @@ impl Machine {
                 .map(|it| it.executor_id.as_str().to_owned())
                 .unwrap_or_default(),
             container_id,
-            task_info_payload: task.payload.clone(),
+            // A copy: the task's own is cut out of the whole request.
+            task_info_payload: Bytes::copy_from_slice(&task.payload),
             resources: task.resources.to_wire(),
             role: accepting.role.as_str().to_owned(),
             state: TaskState::TaskStaging as i32,

@@ -52,8 +52,9 @@ pub(crate) struct View {
     agents: BTreeMap<AgentId, AgentLink>,
     frameworks: BTreeMap<FrameworkId, FrameworkLink>,
     offers: BTreeMap<OfferId, Arc<Offer>>,
-    offers_by_agent: BTreeMap<AgentId, BTreeSet<OfferId>>,
-    offers_by_framework: BTreeMap<FrameworkId, BTreeSet<OfferId>>,
+    // Pairs and not sets in maps: there is an offer for nearly every agent of an idle cluster.
+    offers_by_agent: BTreeSet<(AgentId, OfferId)>,
+    offers_by_framework: BTreeSet<(FrameworkId, OfferId)>,
     /// What agents oversubscribe, beyond the totals of their rows.
     oversubscribed: BTreeMap<AgentId, Arc<Resources>>,
     inverse_offers: BTreeMap<OfferId, Arc<wire::InverseOffer>>,
@@ -70,8 +71,8 @@ impl View {
             agents: BTreeMap::new(),
             frameworks: BTreeMap::new(),
             offers: BTreeMap::new(),
-            offers_by_agent: BTreeMap::new(),
-            offers_by_framework: BTreeMap::new(),
+            offers_by_agent: BTreeSet::new(),
+            offers_by_framework: BTreeSet::new(),
             oversubscribed: BTreeMap::new(),
             inverse_offers: BTreeMap::new(),
             inverse_answers: BTreeMap::new(),
@@ -134,19 +135,17 @@ impl View {
         match change {
             ViewChange::OfferAdded(offer) => {
                 self.offers_by_agent
-                    .entry(offer.agent_id.clone())
-                    .or_default()
-                    .insert(offer.id.clone());
+                    .insert((offer.agent_id.clone(), offer.id.clone()));
                 self.offers_by_framework
-                    .entry(offer.framework_id.clone())
-                    .or_default()
-                    .insert(offer.id.clone());
+                    .insert((offer.framework_id.clone(), offer.id.clone()));
                 self.offers.insert(offer.id.clone(), offer.clone());
             }
             ViewChange::OfferRemoved(id) => {
                 if let Some(offer) = self.offers.remove(id) {
-                    remove(&mut self.offers_by_agent, &offer.agent_id, id);
-                    remove(&mut self.offers_by_framework, &offer.framework_id, id);
+                    let (agent, framework) = (&offer.agent_id, &offer.framework_id);
+                    self.offers_by_agent.remove(&(agent.clone(), id.clone()));
+                    self.offers_by_framework
+                        .remove(&(framework.clone(), id.clone()));
                 }
             }
             ViewChange::Framework {
@@ -249,25 +248,31 @@ impl View {
     }
 
     /// Outstanding offers of an agent.
-    pub(crate) fn offers_of_agent(&self, id: &AgentId) -> impl Iterator<Item = &Arc<Offer>> {
-        self.named(self.offers_by_agent.get(id))
+    pub(crate) fn offers_of_agent(
+        &self,
+        id: &AgentId,
+    ) -> impl Iterator<Item = &Arc<Offer>> + use<'_> {
+        self.named(&self.offers_by_agent, id)
     }
 
     /// Outstanding offers of a framework.
     pub(crate) fn offers_of_framework(
         &self,
         id: &FrameworkId,
-    ) -> impl Iterator<Item = &Arc<Offer>> {
-        self.named(self.offers_by_framework.get(id))
+    ) -> impl Iterator<Item = &Arc<Offer>> + use<'_> {
+        self.named(&self.offers_by_framework, id)
     }
 
-    fn named<'a>(
+    fn named<'a, K: Ord + Clone>(
         &'a self,
-        ids: Option<&'a BTreeSet<OfferId>>,
-    ) -> impl Iterator<Item = &'a Arc<Offer>> {
-        ids.into_iter()
-            .flatten()
-            .filter_map(|id| self.offers.get(id))
+        index: &'a BTreeSet<(K, OfferId)>,
+        key: &K,
+    ) -> impl Iterator<Item = &'a Arc<Offer>> + use<'a, K> {
+        let key = key.clone();
+        index
+            .range((key.clone(), OfferId::from(""))..)
+            .take_while(move |(it, _)| *it == key)
+            .filter_map(|(_, id)| self.offers.get(id))
     }
 
     /// All outstanding offers.
@@ -304,14 +309,5 @@ impl View {
         self.state
             .agents()
             .filter(|(_, row)| row.state == log::AgentState::Admitted as i32)
-    }
-}
-
-fn remove<K: Ord>(index: &mut BTreeMap<K, BTreeSet<OfferId>>, key: &K, id: &OfferId) {
-    if let Some(ids) = index.get_mut(key) {
-        ids.remove(id);
-        if ids.is_empty() {
-            index.remove(key);
-        }
     }
 }
