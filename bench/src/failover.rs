@@ -16,12 +16,12 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-use tepui_scheduler_api::{Error, Event, Session, task, v1};
+use tepui_scheduler_api::{Driver, Error, Event, Session, task, v1};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinSet,
@@ -360,14 +360,20 @@ async fn framework(
     let Session { driver, mut events } = session;
     let mut placed = Placed::default();
     let mut next = 0u64;
-    let mut kept = Vec::new();
+    // Answered one by one between events: who does not read is taken for stuck.
+    let mut kept = VecDeque::new();
     loop {
         let waits = !*started.borrow();
         let event = tokio::select! {
+            biased;
             event = events.next() => event.context("the session ended")??,
             changed = started.changed(), if waits => {
                 changed?;
-                Event::Offers(std::mem::take(&mut kept))
+                continue;
+            }
+            () = std::future::ready(()), if !waits && !kept.is_empty() => {
+                launch(&driver, &mut placed, &mut next, tasks, kept.pop_front()).await?;
+                continue;
             }
         };
         match event {
@@ -389,35 +395,43 @@ async fn framework(
                 seen.send_modify(|it| {
                     it.offered.get_or_insert(now);
                 });
-                if waits && !*started.borrow() {
-                    kept.extend(offers);
-                    continue;
-                }
-                for offer in offers {
-                    let agent = &offer.agent_id.value;
-                    let missing = tasks.saturating_sub(placed.on(agent));
-                    if missing == 0 {
-                        continue;
-                    }
-                    let all = (0..missing).map(|_| {
-                        next += 1;
-                        let id = format!("task-{next}");
-                        placed.add(agent, &id);
-                        let command = task::shell("sleep 1000000");
-                        task::task(id, &offer, CPUS, MEM_MB, command)
-                    });
-                    let all: Vec<_> = all.collect();
-                    let filters = v1::Filters {
-                        refuse_seconds: Some(0.0),
-                    };
-                    match driver.launch(&offer, all, Some(filters)).await {
-                        // It is heard of, or placed again.
-                        Ok(()) | Err(Error::Disconnected(_)) => {}
-                        Err(error) => return Err(error.into()),
-                    }
-                }
+                kept.extend(offers);
             }
+            // What was offered before is no more.
+            Event::Disconnected { .. } => kept.clear(),
             _ => {}
         }
+    }
+}
+
+/// Fills an offer with the tasks that its agent has not got yet.
+async fn launch(
+    driver: &Driver,
+    placed: &mut Placed,
+    next: &mut u64,
+    tasks: usize,
+    offer: Option<v1::Offer>,
+) -> Result<()> {
+    let Some(offer) = offer else { return Ok(()) };
+    let agent = &offer.agent_id.value;
+    let missing = tasks.saturating_sub(placed.on(agent));
+    if missing == 0 {
+        return Ok(());
+    }
+    let all = (0..missing).map(|_| {
+        *next += 1;
+        let id = format!("task-{next}");
+        placed.add(agent, &id);
+        let command = task::shell("sleep 1000000");
+        task::task(id, &offer, CPUS, MEM_MB, command)
+    });
+    let all: Vec<_> = all.collect();
+    let filters = v1::Filters {
+        refuse_seconds: Some(0.0),
+    };
+    match driver.launch(&offer, all, Some(filters)).await {
+        // It is heard of, or placed again.
+        Ok(()) | Err(Error::Disconnected(_)) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
