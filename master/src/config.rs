@@ -121,11 +121,21 @@ fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|it| !it.is_empty())
 }
 
+/// A name that means nothing is a mistake.
+fn only(value: &serde_json::Value, names: &[&str]) -> Result<()> {
+    let mut given = value.as_object().into_iter().flatten();
+    match given.find(|(name, _)| !names.contains(&name.as_str())) {
+        None => Ok(()),
+        Some((name, _)) => bail!("--preemption: {name}: expected one of {}", names.join(", ")),
+    }
+}
+
 /// `--preemption`.
 fn preemption(text: &str) -> Result<Preemption> {
     let value: serde_json::Value =
         serde_json::from_str(text).context("--preemption: expected JSON")?;
     let mut preemption = Preemption::default();
+    only(&value, &["grace_seconds", "roles"])?;
     if let Some(grace) = value.get("grace_seconds") {
         let seconds = grace.as_f64().unwrap_or(-1.0);
         preemption.grace = Duration::try_from_secs_f64(seconds)
@@ -138,6 +148,7 @@ fn preemption(text: &str) -> Result<Preemption> {
         let role = it.get("role").and_then(serde_json::Value::as_str);
         let role = role.context("--preemption: roles: role: expected a name")?;
         role::validate(role).with_context(|| format!("--preemption: role {role:?}"))?;
+        only(it, &["role", "priority", "preempts", "preemptible"])?;
         let flag = |name: &str| match it.get(name) {
             None => Ok(false),
             Some(value) => value.as_bool().with_context(|| {
@@ -518,6 +529,39 @@ mod tests {
         assert_eq!(info.pid(), "master@127.0.0.1:99");
         assert_eq!(info.ip, 16_777_343);
         assert_eq!(info.hostname(), "127.0.0.1");
+    }
+
+    #[test]
+    fn priorities_are_read_whole_or_refused() {
+        let text = r#"{"grace_seconds": 2.5, "roles": [
+            {"role": "prod", "priority": 10, "preempts": true},
+            {"role": "batch/night", "preemptible": true}]}"#;
+        let read = preemption(text).unwrap();
+        assert_eq!(read.grace, Duration::from_millis(2_500));
+        let prod = RolePriority {
+            priority: 10,
+            preempts: true,
+            preemptible: false,
+        };
+        assert_eq!(read.roles["prod"], prod);
+        assert!(read.roles["batch/night"].preemptible);
+        for (text, named) in [
+            ("{", "JSON"),
+            ("{}", "roles"),
+            (r#"{"roles": {}}"#, "roles"),
+            (r#"{"roles": [], "grace": 1}"#, "grace"),
+            (r#"{"roles": [], "grace_seconds": -1}"#, "grace_seconds"),
+            (r#"{"roles": [], "grace_seconds": 1e9}"#, "grace_seconds"),
+            (r#"{"roles": [{}]}"#, "role"),
+            (r#"{"roles": [{"role": "a//b"}]}"#, "a//b"),
+            (r#"{"roles": [{"role": "a", "priority": 1.5}]}"#, "priority"),
+            (r#"{"roles": [{"role": "a", "preempts": 1}]}"#, "preempts"),
+            (r#"{"roles": [{"role": "a", "preempt": true}]}"#, "preempt:"),
+            (r#"{"roles": [{"role": "a"}, {"role": "a"}]}"#, "twice"),
+        ] {
+            let refused = format!("{:#}", preemption(text).unwrap_err());
+            assert!(refused.contains(named), "{text}: {refused}");
+        }
     }
 
     #[test]

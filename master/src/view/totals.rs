@@ -56,7 +56,7 @@ pub(crate) fn of_agent(view: &View, id: &AgentId) -> Use {
         sum.used.add(&resources(&executor.resources));
     }
     for offer in view.offers_of_agent(id) {
-        sum.offered.add(&offer.resources);
+        sum.offered += offer.allocated();
     }
     sum
 }
@@ -73,7 +73,7 @@ pub(crate) fn of_framework(view: &View, id: &FrameworkId) -> Use {
         sum.used.add(&resources(&executor.resources));
     }
     for offer in view.offers_of_framework(id) {
-        sum.offered.add(&offer.resources);
+        sum.offered += offer.allocated();
     }
     sum
 }
