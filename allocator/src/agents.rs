@@ -78,6 +78,15 @@ impl Refusals {
         }
     }
 
+    /// Somebody holds more of the agent than was known. As long as nobody refused anything, what
+    /// is available now is the most that there is: as for an agent that comes with its tasks.
+    pub(crate) fn held_before(&mut self, available: &Arc<Resources>) {
+        if self.known.is_empty() && self.at_top.is_empty() {
+            self.ceiling = available.clone();
+            self.top = available.clone();
+        }
+    }
+
     /// The most that was available lately.
     pub(crate) fn top(&self) -> &Arc<Resources> {
         &self.top

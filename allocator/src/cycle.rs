@@ -439,6 +439,7 @@ impl Allocator {
                 true => rest.saturating_sub(&resources.non_shared()),
                 false => rest.saturating_sub(resources),
             }
+            self.agent_mut(agent).refusals.held_before(&available);
             self.available_is(agent, available);
         }
         self.pend(agent);

@@ -315,3 +315,46 @@ fn nobody_in_particular_is_explained_and_kept_for() {
     assert!(allocator.beyond_guarantees(&role).is_empty());
     allocator.check_invariants();
 }
+
+/// An agent that comes with what is used of it: who refused the rest is known from then on, and is
+/// not asked again in each round.
+#[test]
+fn who_declined_the_rest_of_a_used_agent_is_not_asked_again() {
+    let mut allocator = Allocator::new(Options::default(), 1);
+    let id = |at: usize| FrameworkId::from(format!("F{at}"));
+    for at in 0..20 {
+        let spec = FrameworkSpec {
+            roles: [Role::star()].into(),
+            active: true,
+            ..FrameworkSpec::default()
+        };
+        allocator.add_framework(&id(at), spec);
+    }
+    let agent = AgentId::from("S");
+    allocator.add_agent(&agent, agent_spec("cpus:24;mem:4096"), true);
+    let used = Resources::parse("cpus:16", "*").unwrap();
+    allocator.add_allocation(&id(0), &agent, &used.allocate(&Role::star()));
+    for round in 1..=20 {
+        let before = allocator.counts().clients_asked;
+        let cycle = allocator.allocate(Instant(round), u32::MAX);
+        let [it] = &cycle.allotments[..] else {
+            panic!("round {round}: {:?}", cycle.allotments);
+        };
+        assert_eq!(
+            allocator.counts().clients_asked - before,
+            1,
+            "round {round}"
+        );
+        let forever = Some(Duration::from_secs(1_000_000));
+        let given = (&it.role, &it.resources);
+        allocator.recover_allotted(Instant(round), &it.framework, &it.agent, given, forever);
+    }
+    let before = allocator.counts().clients_asked;
+    assert!(
+        allocator
+            .allocate(Instant(21), u32::MAX)
+            .allotments
+            .is_empty()
+    );
+    assert_eq!(allocator.counts().clients_asked, before);
+}
