@@ -367,10 +367,9 @@ impl Allocator {
         let free = match lot.is_plain {
             true => &view.amounts,
             false => {
-                let amounts = self
+                of_view = self
                     .dimensions
                     .amounts_of_known(&view.resources, quota::is_free);
-                of_view = amounts;
                 &of_view
             }
         };

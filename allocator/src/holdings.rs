@@ -185,9 +185,13 @@ impl Allocator {
         client: u32,
         resources: &Arc<Resources>,
         change: Change,
-        counted: Counted,
+        mut counted: Counted,
     ) {
         let has_shared = resources.iter().any(|it| it.shared);
+        if has_shared {
+            // They are charged otherwise.
+            counted = Counted::default();
+        }
         let shared_before = match has_shared {
             true => self.shared_volumes(agent, client),
             false => Vec::new(),
@@ -225,10 +229,9 @@ impl Allocator {
 
     /// Charges what is not shared to the client and to its role's quota.
     fn charge(&mut self, client: u32, resources: &Resources, change: Change, counted: Counted) {
-        let has_shared = resources.iter().any(|it| it.shared);
         let amounts = match counted.amounts {
-            Some(all) if !has_shared => all,
-            _ => self.dimensions.amounts(resources, |it| !it.shared),
+            Some(all) => all,
+            None => self.dimensions.amounts(resources, |it| !it.shared),
         };
         let (sign, allotments) = match change {
             Change::Told => (1, 0),
@@ -277,7 +280,7 @@ impl Allocator {
 /// What is known already of resources that are charged.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
-    /// The amounts of all of them.
+    /// The amounts of all of them, none of which is shared.
     pub(crate) amounts: Option<Amounts>,
     /// Quotas have a say in all of them.
     pub(crate) is_free: bool,

@@ -934,9 +934,8 @@ impl Walk {
         loop {
             if let Some((node, from)) = self.clients {
                 let list = &tree.node(node).listed;
-                let mut rest = list.range(from.min(list.len())..);
                 let mut at = from;
-                for it in &mut rest {
+                for it in list.range(from.min(list.len())..) {
                     at += 1;
                     if !skip.get(*it) {
                         self.skipped += (at - from - 1) as u32;
@@ -955,18 +954,13 @@ impl Walk {
                 Some(it) => {
                     *at += 1;
                     let below = it >> 1;
-                    match it & 1 {
-                        1 if self.only_guaranteed && !tree.has_guarantee(below) => {}
-                        1 => self.clients = Some((below, 0)),
-                        // A role with nothing below it, as most are.
-                        _ if tree.node(below).order.len() == 1
-                            && tree.node(below).own.listed > 0 =>
-                        {
-                            if !self.only_guaranteed || tree.has_guarantee(below) {
-                                self.clients = Some((below, 0));
-                            }
-                        }
-                        _ => self.stack.push((below, 0)),
+                    let role = tree.node(below);
+                    // Most roles have nothing below them.
+                    let alone = role.order.len() == 1 && role.own.listed > 0;
+                    if it & 1 == 0 && !alone {
+                        self.stack.push((below, 0));
+                    } else if !self.only_guaranteed || tree.has_guarantee(below) {
+                        self.clients = Some((below, 0));
                     }
                 }
             }

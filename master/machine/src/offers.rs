@@ -20,8 +20,7 @@ pub(crate) struct Outstanding {
     pub(crate) framework_id: FrameworkId,
     pub(crate) agent_id: AgentId,
     pub(crate) role: Role,
-    /// Allocated to `role`.
-    /// Without the role that they are allocated to.
+    /// Without `role`, which they are allocated to.
     pub(crate) resources: Arc<Resources>,
     /// When it was made, or adopted from a machine before this one.
     pub(crate) made_at: Instant,
