@@ -117,6 +117,9 @@ class Work:
 
 
 work = Work()
+# What is asked about a task is asked before its end is acknowledged, or not at all: of one that
+# ended and was acknowledged the master knows nothing.
+order = threading.RLock()
 
 
 class Pymesos:
@@ -134,7 +137,9 @@ class Pymesos:
                 client.offers(driver, offers)
 
             def statusUpdate(self, driver, update):
-                work.update(update)
+                with order:
+                    work.update(update)
+                    driver.acknowledgeStatusUpdate(update)
 
             def error(self, driver, message):
                 say(error=message)
@@ -145,7 +150,7 @@ class Pymesos:
                 framework["id"] = dict(value=framework_id)
             # Without a TEARDOWN when it gives up.
             driver = MesosSchedulerDriver(Ears(), framework, MASTERS[0], use_addict=False,
-                                          failover=True)
+                                          implicit_acknowledgements=False, failover=True)
             driver.start()
             return driver
 
@@ -170,11 +175,12 @@ class Pymesos:
             self.driver.join()
             self.driver = self.start(self.driver.framework_id)
             work.doubt_all()
-        kills, doubtful = work.due()
-        for name in kills:
-            self.driver.killTask(dict(value=name))
-        if doubtful:
-            self.driver.reconcileTasks(doubtful)
+        with order:
+            kills, doubtful = work.due()
+            for name in kills:
+                self.driver.killTask(dict(value=name))
+            if doubtful:
+                self.driver.reconcileTasks(doubtful)
 
     def end(self):
         self.driver.stop()
@@ -189,9 +195,6 @@ class Plain:
     def __init__(self):
         self.id = self.stream = self.master = None
         self.ended = False
-        # What is asked about a task is asked before its end is acknowledged, or not at all:
-        # of one that ended and was acknowledged the master knows nothing.
-        self.order = threading.RLock()
         self.thread = threading.Thread(target=self.listen, daemon=True)
         self.thread.start()
 
@@ -253,7 +256,7 @@ class Plain:
                 self.answer(offer)
         elif kind == "UPDATE":
             status = event["update"]["status"]
-            with self.order:
+            with order:
                 work.update(status)
                 if status.get("uuid"):
                     self.call(dict(type="ACKNOWLEDGE", acknowledge=dict(
@@ -286,7 +289,7 @@ class Plain:
             pass
 
     def beat(self):
-        with self.order:
+        with order:
             kills, doubtful = work.due()
             for name in kills:
                 self.call(dict(type="KILL", kill=dict(task_id=dict(value=name))))

@@ -162,8 +162,11 @@ fn a_framework_of_pymesos_follows_the_leader() -> Result<()> {
         "--containerizers=process",
         "--resources=cpus:4;mem:1024;disk:1024;ports:[31000-31100]",
     ])?;
-    let framework = zookeeper.framework("/some/mesos")?;
     let mut leader = masters.leader()?;
+    // pymesos gives up looking, and says nothing, where the path does not exist yet.
+    let port = masters.address(leader).port();
+    zookeeper.watch("/some/mesos")?.finds(port, PATIENCE)?;
+    let framework = zookeeper.framework("/some/mesos")?;
     for round in 0..3 {
         let port = masters.address(leader).port();
         let ended = json!({ "task": format!("ends-{round}"), "state": "TASK_FINISHED" });
