@@ -142,12 +142,35 @@ pub(crate) struct Claim {
     pub(crate) until: Instant,
 }
 
+/// What is counted of resources that are available; agents that have the same often share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Stock {
+    /// Of all of them.
+    pub(crate) amounts: Amounts,
+    /// Of those that are unreserved and neither revocable nor shared.
+    pub(crate) free: Amounts,
+    /// None is reserved, shared or revocable: everybody sees all of it.
+    pub(crate) is_plain: bool,
+}
+
+impl Stock {
+    /// Of nothing.
+    pub(crate) fn empty() -> Stock {
+        Stock {
+            amounts: Amounts::default(),
+            free: Amounts::default(),
+            is_plain: true,
+        }
+    }
+}
+
 /// All that was available, given to one client that held nothing before: when the client gives it
 /// back, as who declines an offer does, the same is available again.
 #[derive(Clone, Debug)]
 pub(crate) struct Given {
     client: u32,
     resources: Arc<Resources>,
+    stock: Arc<Stock>,
     is_back: bool,
 }
 
@@ -155,21 +178,22 @@ fn is_within(less: &Arc<Resources>, more: &Arc<Resources>) -> bool {
     Arc::ptr_eq(less, more) || more.contains(less)
 }
 
-/// One agent.
+/// One agent. Small, since a cycle looks at agents all over memory; what few need is elsewhere.
 #[derive(Clone, Debug)]
 pub(crate) struct Agent {
     pub(crate) id: AgentId,
     /// Hash of the id, the agent's part of the random order.
     pub(crate) id_hash: u64,
     /// Its total is moved to `total`.
-    pub(crate) spec: AgentSpec,
+    pub(crate) spec: Box<AgentSpec>,
     /// Everything it has, shared with what is often equal to it.
     pub(crate) total: Arc<Resources>,
+    pub(crate) total_stock: Arc<Stock>,
     /// See [`crate::classes`]. Found when first needed.
     pub(crate) class: Option<u32>,
     pub(crate) active: bool,
     pub(crate) whitelisted: bool,
-    pub(crate) unavailability: Option<wire::Unavailability>,
+    pub(crate) unavailability: Option<Box<wire::Unavailability>>,
     /// In another region than the master.
     pub(crate) is_remote: bool,
     pub(crate) has_gpus: bool,
@@ -180,13 +204,9 @@ pub(crate) struct Agent {
     /// Total without what is allocated, in the order of the total. Shared volumes stay in it.
     /// Stale while `stale` is set.
     pub(crate) available: Arc<Resources>,
+    /// Of `available`.
+    pub(crate) stock: Arc<Stock>,
     pub(crate) stale: bool,
-    /// Amounts in `available`.
-    pub(crate) amounts: Amounts,
-    /// Unreserved amounts in `available` that are neither revocable nor shared.
-    pub(crate) free: Amounts,
-    /// Nothing in `available` is reserved, shared or revocable: everybody sees all of it.
-    pub(crate) is_plain: bool,
     /// Who need not be asked, at what is available now.
     pub(crate) refusals: Refusals,
     pub(crate) filters: AgentFilters,
@@ -211,14 +231,19 @@ impl Agent {
     }
 
     /// The total without what is allocated. More may be allocated than there is when a total
-    /// shrank, or something twice when an agent's word is bad: then nothing is left of it.
-    pub(crate) fn compute_available(&self) -> Arc<Resources> {
+    /// shrank, or something twice when an agent's word is bad: then nothing is left of it. What is
+    /// counted of it comes along where that is known.
+    pub(crate) fn compute_available(&self) -> (Arc<Resources>, Option<Arc<Stock>>) {
         if self.allocated.is_empty() {
-            return self.total.clone();
+            return (self.total.clone(), Some(self.total_stock.clone()));
         }
-        if let Some(given) = self.given.as_ref().filter(|it| it.is_back) {
-            return given.resources.clone();
+        match self.given.as_ref().filter(|it| it.is_back) {
+            Some(it) => (it.resources.clone(), Some(it.stock.clone())),
+            None => (self.total_without_allocated(), None),
         }
+    }
+
+    fn total_without_allocated(&self) -> Arc<Resources> {
         let mut available = Resources::clone(&self.total);
         if available.len() > LONG {
             // All at once: one by one would go through the whole list for each.
@@ -318,8 +343,8 @@ impl Agent {
         (taken, nothing)
     }
 
-    /// All that was available, which is in `resources`, was given to the client, and counted by
-    /// [`Agent::hold`].
+    /// All that was available, which is in `resources` and still counted in `stock`, was given to
+    /// the client, and counted by [`Agent::hold`].
     pub(crate) fn gave_all(&mut self, client: u32, resources: &Arc<Resources>) {
         let is_all_of_it = self
             .allocated_to(client)
@@ -327,6 +352,7 @@ impl Agent {
         self.given = is_all_of_it.then(|| Given {
             client,
             resources: resources.clone(),
+            stock: self.stock.clone(),
             is_back: false,
         });
     }

@@ -4,7 +4,7 @@
 //! a mark on the agents for which somebody may now be given something; a cycle looks at no others.
 
 use crate::{
-    agents::{Agent, AgentSpec, Claim, Refusals},
+    agents::{Agent, AgentSpec, Claim, Refusals, Stock},
     amounts::{Amounts, Dimensions},
     bits::Bits,
     classes::Classes,
@@ -46,7 +46,7 @@ pub struct Allocator {
     pub(crate) free_agents: Vec<u32>,
     /// Ordinals of agents that are gone, which may still stand in lists of agents.
     pub(crate) retired: Vec<u32>,
-    recent_totals: VecDeque<Arc<Resources>>,
+    recent_totals: VecDeque<(Arc<Resources>, Arc<Stock>)>,
     pub(crate) agent_by_id: Index,
     pub(crate) frameworks: Vec<Option<Framework>>,
     free_frameworks: Vec<u32>,
@@ -85,7 +85,9 @@ pub struct Allocator {
     pub(crate) all_pending: bool,
     pub(crate) lot: Lot,
     pub(crate) skip: Bits,
+    /// An empty list, and what is counted of it: for all agents that have nothing left.
     pub(crate) nothing: Arc<Resources>,
+    pub(crate) no_stock: Arc<Stock>,
 }
 
 impl Allocator {
@@ -135,6 +137,7 @@ impl Allocator {
             lot: Lot::default(),
             skip: Bits::default(),
             nothing: Arc::default(),
+            no_stock: Arc::new(Stock::empty()),
         }
     }
 
@@ -540,6 +543,7 @@ impl Allocator {
             id: id.clone(),
             id_hash: index::hash(id.as_str()),
             total: self.nothing.clone(),
+            total_stock: self.no_stock.clone(),
             class: None,
             active,
             whitelisted: self.is_whitelisted(&spec.hostname),
@@ -549,10 +553,8 @@ impl Allocator {
             allocated: Vec::new(),
             given: None,
             available: self.nothing.clone(),
+            stock: self.no_stock.clone(),
             stale: false,
-            amounts: Amounts::default(),
-            free: Amounts::default(),
-            is_plain: true,
             refusals: Refusals::new(&self.nothing),
             filters: AgentFilters::default(),
             pending: false,
@@ -562,7 +564,7 @@ impl Allocator {
             cut_given: 0,
             shared_given: 0,
             claim: None,
-            spec,
+            spec: Box::new(spec),
         };
         let mut agent = agent;
         let total = std::mem::take(&mut agent.spec.total);
@@ -595,7 +597,7 @@ impl Allocator {
         it.class = None;
         it.is_remote = is_remote;
         it.whitelisted = whitelisted;
-        it.spec = spec;
+        *it.spec = spec;
         self.set_total(agent, total);
     }
 
@@ -681,10 +683,9 @@ impl Allocator {
     fn set_total(&mut self, agent: u32, total: Resources) {
         let before = self.agent(agent).total.clone();
         if *before != total {
-            let total = self.same_total(total);
-            let old = self.dimensions.amounts(&before, |_| true);
-            let new = self.dimensions.amounts(&total, |_| true);
-            self.tree.change_total(&old, &new);
+            let old = self.agent(agent).total_stock.clone();
+            let (total, stock) = self.same_total(total);
+            self.tree.change_total(&old.amounts, &stock.amounts);
             self.quotas
                 .count_reserved(&mut self.dimensions, &before, -1);
             self.quotas.count_reserved(&mut self.dimensions, &total, 1);
@@ -695,6 +696,7 @@ impl Allocator {
                 it.refusals.forget_all();
             }
             it.total = total;
+            it.total_stock = stock;
             it.given = None;
         }
         self.mark_stale(agent);
@@ -705,16 +707,37 @@ impl Allocator {
     }
 
     /// One copy for agents that are alike.
-    fn same_total(&mut self, total: Resources) -> Arc<Resources> {
-        if let Some(same) = self.recent_totals.iter().find(|it| ***it == total) {
+    fn same_total(&mut self, total: Resources) -> (Arc<Resources>, Arc<Stock>) {
+        if let Some(same) = self.recent_totals.iter().find(|it| *it.0 == total) {
             return same.clone();
         }
-        let total = Arc::new(total);
+        let stock = self.stock(&total);
+        let same = (Arc::new(total), stock);
         if self.recent_totals.len() == RECENT_TOTALS {
             self.recent_totals.pop_front();
         }
-        self.recent_totals.push_back(total.clone());
-        total
+        self.recent_totals.push_back(same.clone());
+        same
+    }
+
+    /// Counts what is available, or would be.
+    pub(crate) fn stock(&mut self, available: &Resources) -> Arc<Stock> {
+        if available.is_empty() {
+            return self.no_stock.clone();
+        }
+        let amounts = self.dimensions.amounts(available, |_| true);
+        let is_plain = available
+            .iter()
+            .all(|it| it.is_unreserved() && !it.shared && !it.revocable);
+        let free = match is_plain {
+            true => amounts.clone(),
+            false => self.dimensions.amounts(available, quota::is_free),
+        };
+        Arc::new(Stock {
+            amounts,
+            free,
+            is_plain,
+        })
     }
 
     /// Maintenance of the agent is planned, or not any more. Its next offers say so; what may be
@@ -722,8 +745,8 @@ impl Allocator {
     pub fn set_unavailability(&mut self, id: &AgentId, when: Option<wire::Unavailability>) {
         if let Some(agent) = self.find_agent(id) {
             let it = self.agent_mut(agent);
-            if it.unavailability != when {
-                it.unavailability = when;
+            if it.unavailability.as_deref() != when.as_ref() {
+                it.unavailability = when.map(Box::new);
                 self.pend(agent);
             }
         }
@@ -781,7 +804,7 @@ impl Allocator {
                     }
                     let mut headroom = Amounts::default();
                     for agent in self.agents.iter().flatten() {
-                        headroom.add(&agent.free);
+                        headroom.add(&agent.stock.free);
                     }
                     self.quotas.set_headroom(headroom);
                 }
@@ -837,14 +860,12 @@ impl Allocator {
         order
     }
 
-    /// What was done so far, and how much is kept: units of work that no clock has a say in.
+    /// What was done so far: units of work that no clock has a say in.
     pub fn counts(&self) -> Counts {
-        let filters = self.agents.iter().flatten().map(|it| it.filters.len());
         Counts {
             moves: self.tree.moves,
             sorts: self.tree.sorts,
             evaluations: self.classes.evaluations,
-            filters: filters.sum::<usize>() as u64,
             ..self.counts
         }
     }

@@ -18,7 +18,7 @@ impl Allocator {
             let id = &agent.id;
             assert_eq!(self.find_agent(id), Some(at as u32));
             total.add(&self.count(&agent.total));
-            free.add(&agent.free);
+            free.add(&agent.stock.free);
             let mut used = Resources::new();
             for (client, resources) in &agent.allocated {
                 let holder = self.tree.client(*client);
@@ -36,7 +36,7 @@ impl Allocator {
                 continue;
             }
             assert_eq!(
-                agent.compute_available(),
+                agent.compute_available().0,
                 agent.available,
                 "{id}: available"
             );
@@ -49,7 +49,7 @@ impl Allocator {
                 );
             }
             let unreserved = agent.available.filter(quota::is_free);
-            assert_eq!(self.count(&unreserved), agent.free, "{id}: free");
+            assert_eq!(self.count(&unreserved), agent.stock.free, "{id}: free");
             if agent.pending {
                 assert!(
                     self.pending.contains(&(at as u32)),

@@ -1,7 +1,6 @@
 //! Work in units that do not depend on a clock.
 
-/// What an allocator has done since it was made, and how much it keeps; see
-/// [`crate::Allocator::counts`]. The same calls give the same counts on every machine.
+/// What an allocator has done since it was made; see [`crate::Allocator::counts`]. The same calls give the same counts on every machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Cycles begun.
@@ -23,6 +22,4 @@ pub struct Counts {
     pub allotments: u64,
     /// Filters that were added.
     pub filters_added: u64,
-    /// Filters that hold or were not yet cleared away.
-    pub filters: u64,
 }

@@ -6,7 +6,7 @@
 //! visited in this cycle if its turn is yet to come, otherwise in the next one.
 
 use crate::{
-    agents::Agent,
+    agents::{Agent, Stock},
     allocator::Allocator,
     amounts::{Amounts, Dimensions},
     bits::{Besides, Bits},
@@ -15,7 +15,6 @@ use crate::{
     holdings::Counted,
     index,
     options::AgentOrder,
-    quota,
 };
 use std::{
     cmp::Reverse,
@@ -421,8 +420,8 @@ impl Allocator {
         if !std::mem::take(&mut it.stale) {
             return;
         }
-        let available = it.compute_available();
-        self.available_is(agent, available);
+        let (available, stock) = it.compute_available();
+        self.available_is(agent, available, stock);
     }
 
     /// So much less is available than before, where that is known.
@@ -440,38 +439,26 @@ impl Allocator {
                 false => rest.saturating_sub(resources),
             }
             self.agent_mut(agent).refusals.held_before(&available);
-            self.available_is(agent, available);
+            self.available_is(agent, available, None);
         }
         self.pend(agent);
     }
 
-    fn available_is(&mut self, agent: u32, available: Arc<Resources>) {
+    fn available_is(&mut self, agent: u32, available: Arc<Resources>, stock: Option<Arc<Stock>>) {
         let it = self.agent_mut(agent);
         // The same list again for the same resources: what is equal is compared by address then.
         let available = it.refusals.available_changed(available);
-        let before = self.set_available(agent, available);
-        let after = &self.agents[agent as usize]
-            .as_ref()
-            .expect("a live agent")
-            .free;
-        self.quotas.free_changed(&before, after);
-    }
-
-    /// Takes over what is available now: the free amounts before.
-    fn set_available(&mut self, agent: u32, available: Arc<Resources>) -> Amounts {
-        let amounts = self.dimensions.amounts(&available, |_| true);
-        let is_plain = available
-            .iter()
-            .all(|it| it.is_unreserved() && !it.shared && !it.revocable);
-        let free = match is_plain {
-            true => amounts.clone(),
-            false => self.dimensions.amounts(&available, quota::is_free),
+        let stock = match stock {
+            Some(it) => it,
+            None => self.stock(&available),
         };
+        if !self.quotas.is_empty() {
+            let before = self.agent(agent).stock.clone();
+            self.quotas.free_changed(&before.free, &stock.free);
+        }
         let it = self.agent_mut(agent);
-        it.amounts = amounts;
-        it.is_plain = is_plain;
         it.available = available;
-        std::mem::replace(&mut it.free, free)
+        it.stock = stock;
     }
 
     // ------------------------------------------------------------ one agent
@@ -495,7 +482,10 @@ impl Allocator {
         };
         if lot.is_touched() {
             let (rest, shared_given) = lot.rest(&self.nothing);
-            self.set_available(agent, rest);
+            let stock = self.stock(&rest);
+            let it = self.agent_mut(agent);
+            it.available = rest;
+            it.stock = stock;
             if shared_given {
                 let round = self.round;
                 self.agent_mut(agent).shared_given = round;
@@ -783,7 +773,7 @@ impl Allocator {
         let counted = Counted { amounts, is_free };
         self.hold_given(agent, client, &resources, counted);
         let it = self.agent_mut(agent);
-        if it.is_plain && Arc::ptr_eq(&resources, &it.available) {
+        if it.stock.is_plain && Arc::ptr_eq(&resources, &it.available) {
             it.gave_all(client, &resources);
         }
         match cut {

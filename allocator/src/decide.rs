@@ -90,14 +90,18 @@ impl Lot {
     /// A visit begins.
     pub(crate) fn begin(&mut self, agent: &Agent, round: u64) {
         let shared_withheld = agent.shared_given == round;
-        self.begin_with(agent.available.clone(), agent.is_plain, shared_withheld);
+        self.begin_with(
+            agent.available.clone(),
+            agent.stock.is_plain,
+            shared_withheld,
+        );
         if self.is_plain && !self.list.is_empty() {
             self.views.push(View {
                 sees: Sees::EVERYTHING,
                 node: None,
                 entries: Vec::new(),
                 resources: self.list.clone(),
-                amounts: agent.amounts.clone(),
+                amounts: agent.stock.amounts.clone(),
             });
         }
     }

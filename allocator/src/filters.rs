@@ -198,10 +198,6 @@ impl AgentFilters {
         self.first
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.filters.len()
-    }
-
     pub(crate) fn clear(&mut self) {
         *self = AgentFilters::default();
     }
@@ -276,11 +272,11 @@ mod tests {
         assert!(!filters.add(1, &some("cpus:3"), Instant(4)).0);
         assert!(filters.add(1, &some("cpus:3"), Instant(6)).0);
         assert!(filters.add(1, &some("mem:3"), Instant(6)).0);
-        assert_eq!(filters.len(), 3);
+        assert_eq!(filters.clients().count(), 3);
         assert!(filters.add(1, &some("cpus:4;mem:3"), Instant(6)).0);
-        assert_eq!(filters.len(), 1);
+        assert_eq!(filters.clients().count(), 1);
         filters.remove(1);
-        assert_eq!(filters.len(), 0);
+        assert_eq!(filters.clients().count(), 0);
     }
 
     #[test]
@@ -313,6 +309,6 @@ mod tests {
         assert!(filters.block(250, &some("cpus:1")).is_some());
         filters.remove(300);
         assert!(filters.block(300, &some("cpus:1")).is_none());
-        assert_eq!(filters.len(), 249);
+        assert_eq!(filters.clients().count(), 249);
     }
 }

@@ -25,7 +25,7 @@ impl Allocator {
         }
         let sees = self.rules(client).sees;
         let available = match agent.stale {
-            true => agent.compute_available(),
+            true => agent.compute_available().0,
             false => agent.available.clone(),
         };
         Some(available.filter(|it| sees.sees(it, role)))

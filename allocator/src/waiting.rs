@@ -96,16 +96,13 @@ impl Allocator {
         };
         self.add_unsuited(agent, &mut skip);
         let claimant = self.claimant(agent, now);
-        let is_plain = then
-            .iter()
-            .all(|it| it.is_unreserved() && !it.shared && !it.revocable);
+        let stock = self.stock(&then);
         // As if it were free.
         let used = self.dimensions.amounts(offered, quota::is_free);
-        let before = self.agent(agent).free.clone();
-        let after = self.dimensions.amounts(&then, quota::is_free);
+        let before = self.agent(agent).stock.clone();
         let (nearest, version) = (self.quotas.nearest(role.as_str()), self.quotas.version);
         self.quotas.consume(nearest, &used, Change::Back);
-        self.quotas.free_changed(&before, &after);
+        self.quotas.free_changed(&before.free, &stock.free);
         let (mut taker, mut lot) = (None, Lot::default());
         for client in waiting.clients.iter_besides(&skip) {
             if claimant.is_some_and(|it| it != client) {
@@ -116,14 +113,14 @@ impl Allocator {
             }
             *budget -= 1;
             let it = self.agent(agent);
-            lot.begin_with(then.clone(), is_plain, it.shared_given == self.round);
+            lot.begin_with(then.clone(), stock.is_plain, it.shared_given == self.round);
             let verdict = self.decide(it, client, false, &mut lot, &mut NoReport);
             if matches!(verdict, Verdict::Takes { .. }) {
                 taker = Some(self.tree.client(client).framework);
                 break;
             }
         }
-        self.quotas.free_changed(&after, &before);
+        self.quotas.free_changed(&stock.free, &before.free);
         self.quotas.consume(nearest, &used, Change::Told);
         self.quotas.version = version;
         let framework = self.framework(taker?);

@@ -10,7 +10,7 @@ use crate::{
     cluster::Masters,
     cpu,
     harness::statistics::quantile_of_times,
-    noop_agent::{Agent, Connections, Counters},
+    noop_agent::{Agent, Connections, Counters, Ending, Kind},
 };
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -132,7 +132,7 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
     let empty = memory(&masters, leader)?;
 
     for index in 0..agents {
-        let agent = Agent::new(index, false, counters.clone());
+        let agent = Agent::new(index, Kind::ending(Ending::Never), counters.clone());
         for master in 0..addresses.len() {
             let link = agent.clone().keep_link(connections.clone(), master);
             workload.spawn(async {
@@ -177,6 +177,15 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
         for address in &addresses {
             follows(*address).await?;
         }
+        reach(
+            &mut workload,
+            &counters,
+            progress,
+            "linked to every master",
+            |it| it.links.load(Ordering::Relaxed) / addresses.len() as u64,
+            count,
+        )
+        .await?;
         let leader = ask::leader(&addresses).await?;
         let attached = counters.attached.load(Ordering::Relaxed);
         let bytes_before = counters.attach_bytes.load(Ordering::Relaxed);

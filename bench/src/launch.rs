@@ -4,7 +4,7 @@ use crate::{
     ask,
     cluster::Masters,
     cpu, floor,
-    noop_agent::{Agent, Connections, Counters},
+    noop_agent::{Agent, Connections, Counters, Ending, Kind},
 };
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -80,7 +80,7 @@ pub(crate) async fn run(options: Options) -> Result<Value> {
     let mut workload = JoinSet::new();
     let connections = Arc::new(Connections::new(&masters, options.agents)?);
     for index in 0..options.agents {
-        let agent = Agent::new(index, true, counters.clone());
+        let agent = Agent::new(index, Kind::ending(Ending::AtOnce), counters.clone());
         for master in 0..masters.len() {
             let link = agent.clone().keep_link(connections.clone(), master);
             workload.spawn(async {

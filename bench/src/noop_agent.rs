@@ -1,6 +1,6 @@
 //! An agent that runs nothing: it keeps a link to every master, attaches to the one that leads,
 //! reports every task as running at once and, when told to, as finished once that was
-//! acknowledged.
+//! acknowledged or once the time is over that its command would sleep.
 //!
 //! What is left is the cost of the masters, the links and the framework. Agents share
 //! connections: each link is a stream of its own.
@@ -8,13 +8,13 @@
 use anyhow::{Context, Result};
 use prost::Message;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tepui_model::digest::{Digest, Head};
 use tepui_proto::{
@@ -45,6 +45,8 @@ pub(crate) struct Counters {
     pub(crate) running: AtomicU64,
     /// Tasks whose FINISHED the framework has acknowledged.
     pub(crate) finished: AtomicU64,
+    /// Links that are open now.
+    pub(crate) links: AtomicU64,
 }
 
 /// Frames that may wait for the socket; a burst is one ACCEPT's tasks, two frames each.
@@ -53,8 +55,10 @@ const FRAMES: usize = 4096;
 /// Agents on one connection to a master.
 const AGENTS_PER_CONNECTION: usize = 100;
 
-/// Wait before a link that broke is opened again.
-const AGAIN: Duration = Duration::from_millis(50);
+/// Wait before a link that broke is opened again, doubled with each try and partly left to chance,
+/// as agents do: thousands that try all the time would be all that a machine does.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LAST_BACKOFF: Duration = Duration::from_secs(5);
 
 /// Connections to the masters, shared by agents.
 #[derive(Debug)]
@@ -78,15 +82,47 @@ impl Connections {
     }
 }
 
-/// What a no-op agent offers.
-fn resources() -> Vec<v1::Resource> {
-    use tepui_scheduler_api::task;
-    vec![
-        task::scalar("cpus", 24.0),
-        task::scalar("mem", 65536.0),
-        task::scalar("disk", 65536.0),
-        task::ports(31000, 32000),
-    ]
+/// When tasks of a no-op agent end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// They stay.
+    Never,
+    /// Once their RUNNING was acknowledged.
+    AtOnce,
+    /// After as many seconds as their command `sleep N` says.
+    AfterSleep,
+}
+
+/// What a no-op agent is like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    /// What it offers.
+    pub(crate) cpus: f64,
+    /// What it offers.
+    pub(crate) mem_mb: f64,
+    /// Of its tasks.
+    pub(crate) ending: Ending,
+}
+
+impl Kind {
+    /// One of the usual size.
+    pub(crate) const fn ending(ending: Ending) -> Kind {
+        Kind {
+            cpus: 24.0,
+            mem_mb: 65536.0,
+            ending,
+        }
+    }
+
+    fn resources(&self) -> Vec<v1::Resource> {
+        use tepui_scheduler_api::task;
+        vec![
+            task::scalar("cpus", self.cpus),
+            task::scalar("mem", self.mem_mb),
+            task::scalar("disk", 65536.0),
+            task::ports(31000, 32000),
+        ]
+    }
 }
 
 const VERSION: &str = "1.12.0";
@@ -110,7 +146,12 @@ struct Task {
     state: v1::TaskState,
     /// The update that the framework has not acknowledged.
     update: Option<v1::TaskStatus>,
+    /// When it came.
+    since: Instant,
 }
+
+/// A framework's id and a task's.
+type Key = (String, String);
 
 /// What the agent would keep on its disk.
 #[derive(Debug, Default)]
@@ -119,7 +160,9 @@ struct State {
     fence: Fence,
     total: Vec<v1::Resource>,
     commands_done: u64,
-    tasks: BTreeMap<(String, String), Task>,
+    tasks: BTreeMap<Key, Task>,
+    /// Tasks whose RUNNING was acknowledged, by when they end.
+    ends: BTreeSet<(Instant, Key)>,
 }
 
 /// One agent.
@@ -127,25 +170,24 @@ struct State {
 pub(crate) struct Agent {
     index: usize,
     info: Vec<u8>,
-    /// Whether tasks end by themselves.
-    finishes: bool,
+    kind: Kind,
     state: Mutex<State>,
     counters: Arc<Counters>,
 }
 
 impl Agent {
-    /// A new agent. Its tasks end at once when it `finishes` them, or never.
-    pub(crate) fn new(index: usize, finishes: bool, counters: Arc<Counters>) -> Arc<Agent> {
+    /// A new agent.
+    pub(crate) fn new(index: usize, kind: Kind, counters: Arc<Counters>) -> Arc<Agent> {
         let info = v1::AgentInfo {
             hostname: format!("noop-{index}"),
             port: Some(5051),
-            resources: resources(),
+            resources: kind.resources(),
             ..Default::default()
         };
         Arc::new(Agent {
             index,
             info: info.encode_to_vec(),
-            finishes,
+            kind,
             state: Mutex::default(),
             counters,
         })
@@ -174,26 +216,76 @@ impl Agent {
     pub(crate) async fn keep_link(self: Arc<Self>, connections: Arc<Connections>, master: usize) {
         let group = self.index / AGENTS_PER_CONNECTION;
         let mut client = AgentLinkClient::new(connections.channels[master][group].clone());
+        let mut backoff = FIRST_BACKOFF;
         loop {
+            let mut was_open = false;
             // The end of a link is a master's end, which is what some runs are about.
-            let _ = self.link(&mut client).await;
-            tokio::time::sleep(AGAIN).await;
+            let _ = self.link(&mut client, &mut was_open).await;
+            if was_open {
+                self.counters.links.fetch_sub(1, Ordering::Relaxed);
+                backoff = FIRST_BACKOFF;
+            }
+            tokio::time::sleep(backoff.mul_f64(rand::random_range(0.5..1.0))).await;
+            backoff = (backoff * 2).min(LAST_BACKOFF);
         }
     }
 
-    async fn link(&self, client: &mut AgentLinkClient<Channel>) -> Result<()> {
+    async fn link(&self, client: &mut AgentLinkClient<Channel>, was_open: &mut bool) -> Result<()> {
         let (sender, frames) = mpsc::channel(FRAMES);
         let mut messages = client
             .attach(ReceiverStream::new(frames))
             .await?
             .into_inner();
-        while let Some(message) = messages.next().await {
-            for kind in self.answer(message?) {
+        *was_open = true;
+        self.counters.links.fetch_add(1, Ordering::Relaxed);
+        // Only the leader is told what ends.
+        let mut leads = false;
+        loop {
+            let end = match leads {
+                true => self.next_end(),
+                false => None,
+            };
+            let ended = async {
+                match end {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let answers = tokio::select! {
+                message = messages.next() => {
+                    let Some(message) = message.transpose()? else {
+                        return Ok(());
+                    };
+                    if let Some(master_message::Kind::Leader(leader)) = &message.kind {
+                        leads = leader.here;
+                    }
+                    self.answer(message)
+                }
+                () = ended => self.end_tasks(),
+            };
+            for kind in answers {
                 let frame = AgentMessage { kind: Some(kind) };
                 sender.send(frame).await.context("the link ended")?;
             }
         }
-        Ok(())
+    }
+
+    /// When the next task ends.
+    fn next_end(&self) -> Option<Instant> {
+        self.lock().ends.first().map(|it| it.0)
+    }
+
+    /// Ends the tasks whose time is over.
+    fn end_tasks(&self) -> Vec<agent_message::Kind> {
+        let mut state = self.lock();
+        let now = Instant::now();
+        let mut updates = Vec::new();
+        while state.ends.first().is_some_and(|it| it.0 <= now)
+            && let Some((_, key)) = state.ends.pop_first()
+        {
+            updates.extend(state.finish(&key));
+        }
+        updates
     }
 
     fn answer(&self, message: MasterMessage) -> Vec<agent_message::Kind> {
@@ -234,6 +326,7 @@ impl Agent {
                             run,
                             state: v1::TaskState::TaskRunning,
                             update: Some(status),
+                            since: Instant::now(),
                         };
                         state.tasks.insert(key, task);
                     }
@@ -295,7 +388,7 @@ impl Agent {
             }
         });
         let total = match state.total.is_empty() {
-            true => resources(),
+            true => self.kind.resources(),
             false => state.total.clone(),
         };
         let register = agent_message::Kind::Register(Register {
@@ -347,18 +440,37 @@ impl Agent {
             return Vec::new();
         }
         self.counters.running.fetch_add(1, Ordering::Relaxed);
-        if !self.finishes {
-            return Vec::new();
-        }
-        let run = task.run.clone();
-        let status = status(&state, &run, v1::TaskState::TaskFinished);
-        let update = update(&run.framework_id, &status);
-        if let Some(task) = state.tasks.get_mut(&key) {
-            task.state = v1::TaskState::TaskFinished;
-            task.update = Some(status);
-        }
-        vec![update]
+        let end = match self.kind.ending {
+            Ending::Never => return Vec::new(),
+            Ending::AtOnce => return state.finish(&key).into_iter().collect(),
+            Ending::AfterSleep => task.since + slept(&task.run),
+        };
+        state.ends.insert((end, key));
+        Vec::new()
     }
+}
+
+impl State {
+    /// Ends a task that nothing is unacknowledged of.
+    fn finish(&mut self, key: &Key) -> Option<agent_message::Kind> {
+        let run = self.tasks.get(key)?.run.clone();
+        let status = status(self, &run, v1::TaskState::TaskFinished);
+        let update = update(&run.framework_id, &status);
+        let task = self.tasks.get_mut(key)?;
+        task.state = v1::TaskState::TaskFinished;
+        task.update = Some(status);
+        Some(update)
+    }
+}
+
+/// How long the command of a task sleeps; no time for another command.
+fn slept(run: &RunTask) -> Duration {
+    let info = v1::TaskInfo::decode(run.task_info_payload.clone()).ok();
+    let line = info.and_then(|it| it.command?.value).unwrap_or_default();
+    let seconds = line.strip_prefix("sleep ").and_then(|it| it.parse().ok());
+    seconds
+        .and_then(|it| Duration::try_from_secs_f64(it).ok())
+        .unwrap_or_default()
 }
 
 fn status(state: &State, run: &RunTask, task_state: v1::TaskState) -> v1::TaskStatus {

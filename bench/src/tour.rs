@@ -102,7 +102,7 @@ const LEGS: &[Leg] = &[
         quick: &["500"],
     },
     Leg {
-        workload: "trace",
+        workload: "trace-allocator",
         parameters: &[],
         sizes: &["500"],
         quick: &["100"],
@@ -124,6 +124,12 @@ const LEGS: &[Leg] = &[
         parameters: &[],
         sizes: &["1000"],
         quick: &["20"],
+    },
+    Leg {
+        workload: "trace",
+        parameters: &["longest_s=600"],
+        sizes: &["50"],
+        quick: &["50"],
     },
     Leg {
         workload: "latency",

@@ -14,7 +14,7 @@ mod picky;
 mod quota;
 mod reservations;
 mod suppress_revive;
-mod trace;
+mod trace_allocator;
 mod world;
 
 use crate::harness::workload::Workload;
@@ -31,5 +31,5 @@ pub(crate) static ALL: &[&Workload] = &[
     &picky::WORKLOAD,
     &hoarders::WORKLOAD,
     &cell::WORKLOAD,
-    &trace::WORKLOAD,
+    &trace_allocator::WORKLOAD,
 ];

@@ -10,7 +10,7 @@ use crate::{
         result::Unit,
         stop,
     },
-    noop_agent::{Agent, Connections, Counters},
+    noop_agent::{Agent, Connections, Counters, Kind},
 };
 use anyhow::{Result, bail};
 use std::{
@@ -72,11 +72,10 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts what the parameters say; an agent ends its tasks at once when `finishes` says so of
-    /// its number. Measures a loopback round trip meanwhile.
+    /// Starts what the parameters say; `kind` says what the agent of a number is like. Measures a loopback round trip meanwhile.
     pub(super) async fn start(
         measure: &mut Measure,
-        finishes: impl Fn(u64) -> bool,
+        kind: impl Fn(u64) -> Kind,
     ) -> Result<Cluster> {
         let folder = tempfile::Builder::new().prefix("tepui-bench-").tempdir()?;
         let round_trip = floor::round_trip(2000)?;
@@ -110,14 +109,14 @@ impl Cluster {
             started: Some(started),
             _folder: folder,
         };
-        cluster.start_agents(measure, finishes).await?;
+        cluster.start_agents(measure, kind).await?;
         Ok(cluster)
     }
 
     async fn start_agents(
         &mut self,
         measure: &mut Measure,
-        finishes: impl Fn(u64) -> bool,
+        kind: impl Fn(u64) -> Kind,
     ) -> Result<()> {
         let count = measure.number("agents");
         let addresses = self.started.as_ref().map_or(&[][..], Masters::addresses);
@@ -125,7 +124,7 @@ impl Cluster {
         let counters = Arc::new(Counters::default());
         measure.begin("agents register", count);
         for at in 0..count {
-            let agent = Agent::new(at as usize, finishes(at), counters.clone());
+            let agent = Agent::new(at as usize, kind(at), counters.clone());
             for master in 0..addresses.len() {
                 self.agents
                     .spawn(agent.clone().keep_link(connections.clone(), master));

@@ -6,12 +6,15 @@ use super::{
     launch::{Names, sustain},
     load::{self, Counts, Pace},
 };
-use crate::harness::{
-    parameters::number,
-    point::Measure,
-    result::Unit,
-    statistics::median,
-    workload::{ANY, By, Goal, NO_BOUND, Workload},
+use crate::{
+    harness::{
+        parameters::number,
+        point::Measure,
+        result::Unit,
+        statistics::median,
+        workload::{ANY, By, Goal, NO_BOUND, Workload},
+    },
+    noop_agent::{Ending, Kind},
 };
 use anyhow::{Result, bail};
 use std::{
@@ -100,7 +103,11 @@ async fn one(measure: &mut Measure, percent: u64, metric: &str) -> Result<bool> 
 
 /// A cluster of which the first `full` agents are full, and the framework that fills them.
 pub(super) async fn filled(measure: &mut Measure, full: u64) -> Result<(Cluster, Client)> {
-    let cluster = Cluster::start(measure, |at| at >= full).await?;
+    let kind = |at| match at >= full {
+        true => Kind::ending(Ending::AtOnce),
+        false => Kind::ending(Ending::Never),
+    };
+    let cluster = Cluster::start(measure, kind).await?;
     let per_agent = measure.number("tasks_per_agent");
     let client = Client::subscribe(&cluster.masters, "grpc", "filler", "filler").await?;
     measure.begin("filling agents", full * per_agent);

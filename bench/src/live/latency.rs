@@ -5,7 +5,10 @@ use super::{
     cluster::{self, Cluster, MASTER, MASTERS, TRANSPORT},
     load::{self, Counts, Pace},
 };
-use crate::harness::{parameters::number, point::Measure, result::Unit, stop, workload::Workload};
+use crate::{
+    harness::{parameters::number, point::Measure, result::Unit, stop, workload::Workload},
+    noop_agent::{Ending, Kind},
+};
 use anyhow::{Result, bail};
 use std::{
     collections::VecDeque,
@@ -54,7 +57,7 @@ pub(super) static WORKLOAD: Workload = Workload {
 };
 
 async fn run(measure: &mut Measure) -> Result<()> {
-    let cluster = Cluster::start(measure, |_| true).await?;
+    let cluster = Cluster::start(measure, |_| Kind::ending(Ending::AtOnce)).await?;
     let transport = measure.values.text("transport").to_owned();
     let client = Client::subscribe(&cluster.masters, &transport, "probe", "probe").await?;
     let mut probe = Probe::new(client);

@@ -13,6 +13,7 @@ use crate::{
         result::Unit,
         workload::{ANY, By, Goal, NO_BOUND, Workload},
     },
+    noop_agent::{Ending, Kind},
 };
 use anyhow::{Result, bail};
 use std::{
@@ -93,7 +94,7 @@ async fn run(measure: &mut Measure) -> Result<()> {
     measure.count(APPEND, "bytes", (bytes as u64 * per_accept) as f64);
     measure.is_denominator(APPEND);
     measure.is_denominator(BARE);
-    let cluster = Cluster::start(measure, |_| true).await?;
+    let cluster = Cluster::start(measure, |_| Kind::ending(Ending::AtOnce)).await?;
     let (pace, counts) = (Arc::new(Pace::default()), Arc::new(Counts::default()));
     let mut frameworks = JoinSet::new();
     for at in 0..measure.number("frameworks") {

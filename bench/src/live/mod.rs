@@ -14,6 +14,7 @@ mod load;
 mod offers;
 mod readers;
 mod scale;
+mod trace;
 
 use crate::harness::workload::Workload;
 
@@ -25,4 +26,5 @@ pub(crate) static ALL: &[&Workload] = &[
     &flatness::WORKLOAD,
     &readers::WORKLOAD,
     &scale::WORKLOAD,
+    &trace::WORKLOAD,
 ];

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     cpu,
     harness::{parameters::number, point::Measure, result::Unit, workload::Workload},
+    noop_agent::{Ending, Kind},
 };
 use anyhow::Result;
 use std::{
@@ -44,7 +45,7 @@ pub(super) static WORKLOAD: Workload = Workload {
 };
 
 async fn run(measure: &mut Measure) -> Result<()> {
-    let cluster = Cluster::start(measure, |_| true).await?;
+    let cluster = Cluster::start(measure, |_| Kind::ending(Ending::AtOnce)).await?;
     let wanted = measure.values.text("transport").to_owned();
     for transport in TRANSPORTS
         .iter()

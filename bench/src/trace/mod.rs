@@ -1,11 +1,16 @@
 //! Traces of jobs: a CSV format, and traces drawn from a seed.
 
-use crate::harness::random::Random;
+pub(crate) mod omniscient;
+pub(crate) mod parameters;
+
+use crate::harness::{point::Measure, random::Random, result::Unit};
 use anyhow::{Context, Result, bail};
 use std::{
     fmt::Write,
     path::{Path, PathBuf},
 };
+
+use omniscient::{Ran, Size};
 
 /// The header of a file.
 pub(crate) const COLUMNS: &str = "submit_s,job,user,tier,tasks,cpus,mem_mb,duration_s";
@@ -91,6 +96,9 @@ pub(crate) struct Options {
     /// Cpus that all jobs want together on average; they come so far apart that they do
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     cpus: u64,
+    /// Seconds of the longest task
+    #[arg(long, default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(5..=10_000_000))]
+    longest_s: u64,
     /// Where the trace goes
     #[arg(long, value_name = "FILE.csv")]
     out: PathBuf,
@@ -106,6 +114,7 @@ pub(crate) fn generate(options: &Options) -> Result<()> {
         jobs: options.jobs,
         users: options.users,
         cpus: options.cpus,
+        longest: options.longest_s,
     });
     crate::harness::result::write_whole(&options.out, &write(&jobs))
 }
@@ -117,6 +126,55 @@ pub(crate) struct Drawn {
     pub(crate) users: u64,
     /// Wanted on average.
     pub(crate) cpus: u64,
+    /// Seconds of the longest task, at least 5.
+    pub(crate) longest: u64,
+}
+
+/// The metrics of a scheduler that sees everything: wait and response.
+pub(crate) const OMNISCIENT: (&str, &str) =
+    ("wait of a job, omniscient", "response of a job, omniscient");
+
+/// The jobs that the parameters ask for, each of which fits on a machine.
+///
+/// # Errors
+/// A file that is none, or tasks that are larger than machines.
+pub(crate) fn jobs(measure: &Measure, machine: Size, agents: u64) -> Result<Vec<Job>> {
+    let file = measure.values.text("file");
+    let jobs = match file.is_empty() {
+        false => read(Path::new(file))?,
+        true => draw(&Drawn {
+            seed: measure.seed,
+            jobs: measure.number("jobs"),
+            users: measure.number("users"),
+            cpus: (agents * machine.cpus as u64 * measure.number("full_percent") / 100_000).max(1),
+            longest: measure.number("longest_s"),
+        }),
+    };
+    if let Some(it) = jobs.iter().find(|it| !machine.holds(Size::of(it))) {
+        bail!(
+            "tasks of job {:?} take {} cpus and {} MB; machines have {} and {}",
+            it.name,
+            it.cpus_millis as f64 / 1e3,
+            it.mem_mb,
+            machine.cpus / 1_000,
+            machine.mem,
+        );
+    }
+    Ok(jobs)
+}
+
+/// Adds a sample for each job that ran: from its submission to its first task's start, and to its
+/// last task's end.
+pub(crate) fn measure_responses(
+    measure: &mut Measure,
+    jobs: &[Job],
+    (wait, response): (&str, &str),
+    ran: &[Ran],
+) {
+    for (job, it) in jobs.iter().zip(ran).filter(|it| it.1.ended > 0.0) {
+        measure.sample(wait, Unit::Seconds, it.started - job.submit);
+        measure.sample(response, Unit::Seconds, it.ended - job.submit);
+    }
 }
 
 /// Draws a trace. Three quarters of the jobs have one task, the others are spread as by Pareto up
@@ -151,7 +209,7 @@ pub(crate) fn draw(drawn: &Drawn) -> Vec<Job> {
         let (typical, spread) = tier.duration;
         let duration = random
             .log_normal(typical, spread)
-            .clamp(5.0, 86_400.0)
+            .clamp(5.0, drawn.longest as f64)
             .round();
         work += tasks as f64 * cpus as f64 / 1e3 * duration;
         jobs.push(Job {
@@ -263,6 +321,7 @@ mod tests {
             jobs: 2_000,
             users: 20,
             cpus: 1_000,
+            longest: 86_400,
         })
     }
 

@@ -1,4 +1,4 @@
-//! `trace`: jobs of a trace, placed by offers, against a scheduler that sees everything.
+//! `trace-allocator`: jobs of a trace, placed by offers, against a scheduler that sees everything.
 //!
 //! Time is the trace's: nothing waits for a clock. Users are frameworks in the roles of their
 //! tiers; each places what it has in the order of arrival, declines what it does not use for 5 s,
@@ -12,13 +12,16 @@ use super::{
 };
 use crate::{
     harness::{
-        parameters::{number, text},
+        parameters::number,
         point::Measure,
-        result::Unit,
         stop,
         workload::{ANY, By, Goal, NO_BOUND, Workload},
     },
-    trace::{self, Job, TIERS},
+    trace::{
+        self, Job, TIERS,
+        omniscient::{Ending, Ran, Size, nanos, omniscient},
+        parameters,
+    },
 };
 use anyhow::{Result, bail};
 use core::time::Duration;
@@ -30,36 +33,25 @@ use tepui_allocator::{Allotment, FrameworkSpec};
 use tepui_model::{FrameworkId, Resource, Resources, Role, Scalar, time::Instant};
 
 const OFFERS: &str = "response of a job, by offers";
-const OMNISCIENT: &str = "response of a job, omniscient";
 const WAIT: &str = "wait of a job, by offers";
-const OMNISCIENT_WAIT: &str = "wait of a job, omniscient";
 const CYCLE: &str = "cycle";
 
 const REFUSE: Duration = Duration::from_secs(5);
-/// Jobs that the omniscient scheduler looks at behind the first that does not fit.
-const BACKFILL: usize = 50;
 /// Seconds of the trace's time after the last arrival in which all must have ended.
 const MOST_SECONDS: f64 = 30.0 * 24.0 * 3600.0;
 
 pub(super) static WORKLOAD: Workload = Workload {
-    name: "trace",
-    about: "jobs of a trace (a CSV file, or drawn from the seed) run on machines that are offered; \
-            response times beside those of a scheduler that sees everything",
+    name: "trace-allocator",
+    about: "jobs of a trace (a CSV file, or drawn from the seed) run on machines that the allocator \
+            alone offers, in the trace's time; response times beside those of a scheduler that \
+            sees everything",
     parameters: &[
         world::agents(500),
-        text(
-            "file",
-            "a CSV file with the columns of docs/bench.md; drawn when empty",
-        ),
-        number("jobs", 2_000, 1, 1_000_000, "jobs, when they are drawn"),
-        number("users", 50, 1, 2_000, "users, when jobs are drawn"),
-        number(
-            "full_percent",
-            70,
-            1,
-            300,
-            "cpus that jobs want on average, of all, when they are drawn",
-        ),
+        parameters::FILE,
+        parameters::jobs(2_000),
+        parameters::users(50),
+        parameters::FULL_PERCENT,
+        parameters::longest(86_400),
         number(
             "cpus",
             32,
@@ -80,7 +72,7 @@ pub(super) static WORKLOAD: Workload = Workload {
     repeats: 1,
     goals: &[Goal {
         metric: OFFERS,
-        by: By::Ratio(OMNISCIENT),
+        by: By::Ratio(trace::OMNISCIENT.1),
         must: NO_BOUND,
         aim: 1.1,
         sizes: ANY,
@@ -100,28 +92,7 @@ fn run(measure: &mut Measure) -> Result<()> {
         cpus,
         mem: cpus * 4,
     };
-    let file = measure.values.text("file").to_owned();
-    let jobs = match file.is_empty() {
-        false => trace::read(std::path::Path::new(&file))?,
-        true => trace::draw(&trace::Drawn {
-            seed: measure.seed,
-            jobs: measure.number("jobs"),
-            users: measure.number("users"),
-            cpus: agents * measure.number("cpus") * measure.number("full_percent") / 100,
-        }),
-    };
-    let too_large = jobs.iter().position(|it| !machine.holds(Size::of(it)));
-    if let Some(at) = too_large {
-        let it = &jobs[at];
-        bail!(
-            "tasks of job {:?} take {} cpus and {} MB; machines have {} and {}",
-            it.name,
-            it.cpus_millis as f64 / 1e3,
-            it.mem_mb,
-            machine.cpus / 1_000,
-            machine.mem,
-        );
-    }
+    let jobs = trace::jobs(measure, machine, agents)?;
     bare::measure(
         measure,
         agents,
@@ -132,85 +103,26 @@ fn run(measure: &mut Measure) -> Result<()> {
         return Ok(());
     };
     let ideal = omniscient(&jobs, machine, agents as usize);
-    for (job, (one, other)) in jobs.iter().zip(by_offers.iter().zip(&ideal)) {
-        for (it, wait, response) in [(one, WAIT, OFFERS), (other, OMNISCIENT_WAIT, OMNISCIENT)] {
-            measure.sample(wait, Unit::Seconds, it.started - job.submit);
-            measure.sample(response, Unit::Seconds, it.ended - job.submit);
-        }
-    }
+    trace::measure_responses(measure, &jobs, (WAIT, OFFERS), &by_offers);
+    trace::measure_responses(measure, &jobs, trace::OMNISCIENT, &ideal);
     measure.count(OFFERS, "jobs", jobs.len() as f64);
     let tasks: u64 = jobs.iter().map(|it| it.tasks).sum();
     measure.count(OFFERS, "tasks", tasks as f64);
     Ok(())
 }
 
-/// An amount of cpus (thousandths) and memory (MB).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Size {
-    cpus: i64,
-    mem: i64,
-}
-
-impl Size {
-    fn of(job: &Job) -> Size {
-        Size {
-            cpus: job.cpus_millis as i64,
-            mem: job.mem_mb as i64,
-        }
-    }
-
-    fn holds(self, other: Size) -> bool {
-        self.cpus >= other.cpus && self.mem >= other.mem
-    }
-
-    /// How many of the other fit.
-    fn times(self, other: Size) -> u64 {
-        let by = |all: i64, each: i64| if each > 0 { all / each } else { i64::MAX };
-        by(self.cpus, other.cpus)
-            .min(by(self.mem, other.mem))
-            .max(0) as u64
-    }
-
-    fn resources(self, count: u64) -> Resources {
-        let count = count as i64;
-        let mut all = Resources::new();
-        all.push(Resource::scalar(
-            "cpus",
-            Scalar::from_millis(self.cpus * count),
-        ));
-        all.push(Resource::scalar(
-            "mem",
-            Scalar::from_units(self.mem * count),
-        ));
-        all
-    }
-}
-
-/// When the first task of a job began, and when the last one ended.
-#[derive(Clone, Copy, Debug)]
-struct Ran {
-    started: f64,
-    ended: f64,
-}
-
-impl Ran {
-    const NOT: Ran = Ran {
-        started: f64::MAX,
-        ended: 0.0,
-    };
-
-    fn add(&mut self, started: f64, ended: f64) {
-        self.started = self.started.min(started);
-        self.ended = self.ended.max(ended);
-    }
-}
-
-/// Tasks of one job that began together on one machine: when they end in nanoseconds, where, of
-/// which job, how many.
-type Ending = Reverse<(u64, u32, u32, u64)>;
-
-fn nanos(seconds: f64) -> u64 {
-    (seconds * 1e9) as u64
+fn resources(each: Size, count: u64) -> Resources {
+    let count = count as i64;
+    let mut all = Resources::new();
+    all.push(Resource::scalar(
+        "cpus",
+        Scalar::from_millis(each.cpus * count),
+    ));
+    all.push(Resource::scalar(
+        "mem",
+        Scalar::from_units(each.mem * count),
+    ));
+    all
 }
 
 struct Framework {
@@ -236,7 +148,7 @@ impl<'a> Offers<'a> {
         for (tier, weight) in TIERS.iter().map(|it| (it.name, it.weight)) {
             world.allocator.set_weight(Role::from(tier), weight);
         }
-        world.agents(agents, &machine.resources(1));
+        world.agents(agents, &resources(machine, 1));
         let mut by_user: BTreeMap<(&str, &str), u32> = BTreeMap::new();
         let mut frameworks: Vec<Framework> = Vec::new();
         let mut owners = Vec::new();
@@ -323,7 +235,7 @@ impl<'a> Offers<'a> {
         {
             self.running.pop();
             let framework = &self.frameworks[self.owners[job as usize] as usize];
-            let part = Size::of(&self.jobs[job as usize]).resources(count);
+            let part = resources(Size::of(&self.jobs[job as usize]), count);
             let part = part.allocate(&framework.role);
             let agent = world::agent_id(agent.into());
             let (allocator, now) = (&mut self.world.allocator, self.world.now);
@@ -367,74 +279,12 @@ impl<'a> Offers<'a> {
         };
         let rest = offer
             .allocated()
-            .difference(&used.resources(1).allocate(&framework.role));
+            .difference(&resources(used, 1).allocate(&framework.role));
         let (allocator, time) = (&mut self.world.allocator, self.world.now);
         allocator.recover(time, &offer.framework, &offer.agent, &rest, Some(REFUSE));
         if framework.missing.is_empty() {
             allocator.suppress(&offer.framework, &[]);
         }
         placed
-    }
-}
-
-/// Places tasks the moment that they come and fit anywhere, first come first served, with those
-/// behind that fit meanwhile.
-fn omniscient(jobs: &[Job], machine: Size, agents: usize) -> Vec<Ran> {
-    let mut free = vec![machine; agents];
-    let mut ran = vec![Ran::NOT; jobs.len()];
-    let mut running: BinaryHeap<Ending> = BinaryHeap::new();
-    let mut missing: VecDeque<(u32, u64)> = VecDeque::new();
-    let mut arrived = 0;
-    loop {
-        let arrival = jobs.get(arrived).map(|it| nanos(it.submit));
-        let ending = running.peek().map(|it| it.0.0);
-        let Some(now) = [arrival, ending].into_iter().flatten().min() else {
-            return ran;
-        };
-        let mut changed = Vec::new();
-        while let Some(Reverse((at, agent, job, count))) = running.peek().copied()
-            && at <= now
-        {
-            running.pop();
-            let size = Size::of(&jobs[job as usize]);
-            let it = &mut free[agent as usize];
-            it.cpus += size.cpus * count as i64;
-            it.mem += size.mem * count as i64;
-            changed.push(agent);
-        }
-        let waited = missing.len();
-        while let Some(job) = jobs.get(arrived).filter(|it| nanos(it.submit) <= now) {
-            missing.push_back((arrived as u32, job.tasks));
-            arrived += 1;
-        }
-        changed.sort_unstable();
-        changed.dedup();
-        let seconds = now as f64 / 1e9;
-        for (at, (job, count)) in missing.iter_mut().enumerate() {
-            // Who waited already fits on nothing but what became free; who comes, anywhere.
-            if at >= BACKFILL && at < waited {
-                continue;
-            }
-            let it = &jobs[*job as usize];
-            let mut place = |agent: u32| {
-                let size = Size::of(it);
-                let room = &mut free[agent as usize];
-                let fits = room.times(size).min(*count);
-                if fits > 0 {
-                    room.cpus -= size.cpus * fits as i64;
-                    room.mem -= size.mem * fits as i64;
-                    *count -= fits;
-                    ran[*job as usize].add(seconds, seconds + it.duration);
-                    let end = nanos(seconds + it.duration);
-                    running.push(Reverse((end, agent, *job, fits)));
-                }
-                *count > 0
-            };
-            match at < waited {
-                true => changed.iter().copied().all(&mut place),
-                false => (0..agents as u32).all(&mut place),
-            };
-        }
-        missing.retain(|it| it.1 > 0);
     }
 }
