@@ -108,8 +108,24 @@ fn check(
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident $(=> $wire:ident)?;)*) => { $(
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, PartialEq, Eq, Hash)]
         pub struct $name(Arc<str>);
+
+        impl Ord for $name {
+            /// As texts. Tables mostly look for an id that they share.
+            fn cmp(&self, other: &$name) -> core::cmp::Ordering {
+                match Arc::ptr_eq(&self.0, &other.0) {
+                    true => core::cmp::Ordering::Equal,
+                    false => self.0.cmp(&other.0),
+                }
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &$name) -> Option<core::cmp::Ordering> {
+                Some(self.cmp(other))
+            }
+        }
 
         impl $name {
             /// The id as text.

@@ -90,6 +90,33 @@ impl ClusterState {
     /// The replica must stop; see [`ApplyError`]. The state may be half-way through the entry
     /// and must not be used or written any more.
     pub fn apply_entry(&mut self, entry: &log::Entry) -> Result<(), ApplyError> {
+        self.compare_hash(entry)?;
+        for operation in &entry.operations {
+            self.apply(operation)?;
+        }
+        self.advance(ClusterTime(entry.cluster_time_ns));
+        Ok(())
+    }
+
+    /// As [`ClusterState::apply_entry`] for an entry that nobody else needs: what it brings is
+    /// kept, where that copies it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn take_entry(&mut self, entry: log::Entry) -> Result<(), ApplyError> {
+        self.compare_hash(&entry)?;
+        for operation in entry.operations {
+            match operation.kind {
+                Some(Kind::LaunchTask(it)) => self.launch_task(it),
+                Some(Kind::UpdateTask(it)) => self.update_task(it),
+                kind => self.apply(&log::Operation { kind })?,
+            }
+        }
+        self.advance(ClusterTime(entry.cluster_time_ns));
+        Ok(())
+    }
+
+    fn compare_hash(&mut self, entry: &log::Entry) -> Result<(), ApplyError> {
         if let Some(expected) = entry.state_hash
             && !self.ledger.is_stopped()
         {
@@ -98,10 +125,6 @@ impl ClusterState {
                 return Err(ApplyError::Diverged { expected, found });
             }
         }
-        for operation in &entry.operations {
-            self.apply(operation)?;
-        }
-        self.advance(ClusterTime(entry.cluster_time_ns));
         Ok(())
     }
 
@@ -133,44 +156,44 @@ impl ClusterState {
             Kind::Synthetic(_) => return Err(ApplyError::UnknownOperation),
             Kind::PutAgent(it) => self.admit_agent(it),
             Kind::AgentConnected(it) => self.agent_connected(it),
-            Kind::AgentDisconnected(it) => self.edit_agent(&agent(&it.agent_id), |row| {
+            Kind::AgentDisconnected(it) => self.edit_agent(&it.agent_id, |row| {
                 row.disconnected_at_ns = Some(it.cluster_time_ns);
             }),
-            Kind::MarkUnreachable(it) => self.edit_agent(&agent(&it.agent_id), |row| {
+            Kind::MarkUnreachable(it) => self.edit_agent(&it.agent_id, |row| {
                 row.set_state(log::AgentState::Unreachable);
                 row.wall_unreachable = Some(it.wall_time);
             }),
             Kind::MarkGone(it) => self.mark_gone(it),
             Kind::RemoveAgent(it) => self.remove_agent(it),
-            Kind::SetAgentResources(it) => self.edit_agent(&agent(&it.agent_id), |row| {
+            Kind::SetAgentResources(it) => self.edit_agent(&it.agent_id, |row| {
                 row.total.clone_from(&it.total);
             }),
-            Kind::ConfirmCommands(it) => self.take_commands(&agent(&it.agent_id), it.up_to),
-            Kind::SetAgentActivation(it) => self.edit_agent(&agent(&it.agent_id), |row| {
+            Kind::ConfirmCommands(it) => self.take_commands(&it.agent_id, it.up_to),
+            Kind::SetAgentActivation(it) => self.edit_agent(&it.agent_id, |row| {
                 row.deactivated = it.deactivated;
                 row.drain.clone_from(&it.drain);
             }),
-            Kind::AddCommand(it) => self.add_command(&agent(&it.agent_id), it.command.as_ref()),
+            Kind::AddCommand(it) => self.add_command(&it.agent_id, it.command.clone()),
             Kind::PutFramework(it) => self.admit_framework(it),
             Kind::FrameworkConnected(it) => {
-                self.edit_framework(&framework(&it.framework_id), |row| {
+                self.edit_framework(&it.framework_id, |row| {
                     row.disconnected_at_ns = None;
                     row.wall_disconnected = None;
                     row.wall_reregistered = Some(it.wall_time);
                 });
             }
             Kind::FrameworkDisconnected(it) => {
-                self.edit_framework(&framework(&it.framework_id), |row| {
+                self.edit_framework(&it.framework_id, |row| {
                     row.disconnected_at_ns = Some(it.cluster_time_ns);
                     row.wall_disconnected = Some(it.wall_time);
                 });
             }
             Kind::RemoveFramework(it) => self.remove_framework(it),
-            Kind::SetSuppressed(it) => self.edit_framework(&framework(&it.framework_id), |row| {
+            Kind::SetSuppressed(it) => self.edit_framework(&it.framework_id, |row| {
                 row.suppressed_roles.clone_from(&it.suppressed_roles);
             }),
-            Kind::LaunchTask(it) => self.launch_task(it),
-            Kind::UpdateTask(it) => self.update_task(it),
+            Kind::LaunchTask(it) => self.launch_task(it.clone()),
+            Kind::UpdateTask(it) => self.update_task(it.clone()),
             Kind::AcknowledgeTask(it) => self.acknowledge_task(it),
             Kind::RemoveTask(it) => {
                 self.complete_task(&framework(&it.framework_id), &task(&it.task_id), |_| ());
@@ -246,7 +269,7 @@ impl ClusterState {
     }
 
     fn agent_connected(&mut self, it: &log::AgentConnected) {
-        self.edit_agent(&agent(&it.agent_id), |row| {
+        self.edit_agent(&it.agent_id, |row| {
             row.set_state(log::AgentState::Admitted);
             row.disconnected_at_ns = None;
             row.wall_unreachable = None;
@@ -256,7 +279,7 @@ impl ClusterState {
 
     fn mark_gone(&mut self, it: &log::MarkGone) {
         let id = agent(&it.agent_id);
-        self.edit_agent(&id, |row| {
+        self.edit_agent(&it.agent_id, |row| {
             row.set_state(log::AgentState::Gone);
             row.wall_gone = Some(it.wall_time);
         });
@@ -279,7 +302,7 @@ impl ClusterState {
 
     /// Drops what hangs on an agent; tasks that have not ended end with `status`.
     fn strip_agent(&mut self, id: &AgentId, status: &dyn Fn(&AgentId) -> log::TaskStatus) {
-        self.take_commands(id, u64::MAX);
+        self.take_commands(id.as_str(), u64::MAX);
         let tasks: Vec<_> = self
             .tasks_of_agent(id)
             .map(|(framework, task, _)| (framework.clone(), task.clone()))
@@ -303,16 +326,16 @@ impl ClusterState {
         }
     }
 
-    fn add_command(&mut self, id: &AgentId, command: Option<&log::Command>) {
+    fn add_command(&mut self, id: &str, command: Option<log::Command>) {
         let Some(command) = command else { return };
         // Commands of an agent that is not there would never be confirmed.
-        if self.agent(id).is_none() {
+        if !self.agents.contains_key(id) {
             return;
         }
         self.edit_agent(id, |row| {
             row.last_command = row.last_command.max(command.sequence);
         });
-        self.put_command(id.clone(), Arc::new(command.clone()));
+        self.put_command(id, Arc::new(command));
     }
 
     // ------------------------------------------------------------ frameworks
@@ -411,46 +434,45 @@ impl ClusterState {
 
     // ------------------------------------------------------------ tasks
 
-    fn launch_task(&mut self, it: &log::LaunchTask) {
-        if let Some(row) = &it.executor {
-            self.put_executor(Arc::new(row.clone()));
+    fn launch_task(&mut self, it: log::LaunchTask) {
+        if let Some(row) = it.executor {
+            self.put_executor(Arc::new(row));
         }
-        if let Some(row) = &it.task {
-            let mut row = row.clone();
+        if let Some(mut row) = it.task {
             // Rings are entered by UpdateTask and RemoveTask alone.
             row.completed = false;
             row.unreachable = false;
             row.ring_sequence = 0;
-            let agent = agent(&row.agent_id);
-            self.put_task(Arc::new(row));
-            self.add_command(&agent, it.command.as_ref());
+            let row = Arc::new(row);
+            self.put_task(row.clone());
+            self.add_command(&row.agent_id, it.command);
         }
     }
 
-    fn update_task(&mut self, it: &log::UpdateTask) {
-        let (framework, task) = (framework(&it.framework_id), task(&it.task_id));
-        if let Some(status) = &it.status {
-            self.edit_task(&framework, &task, |row| {
+    fn update_task(&mut self, it: log::UpdateTask) {
+        let (framework, task) = (&it.framework_id, &it.task_id);
+        if let Some(status) = it.status {
+            self.edit_task(framework, task, |row| {
                 row.state = it.latest_state.unwrap_or(status.state);
                 // Statuses that masters make have no uuid and wait for no acknowledgement.
                 if !status.uuid.is_empty() {
                     row.forwarded_state = Some(status.state);
                     row.forwarded_uuid = status.uuid.clone();
                 }
-                push_status(row, status.clone());
+                push_status(row, status);
             });
         }
-        self.set_unreachable(&framework, &task, it.unreachable);
+        self.set_unreachable(framework, task, it.unreachable);
     }
 
     fn acknowledge_task(&mut self, it: &log::AcknowledgeTask) {
-        let (framework, task) = (framework(&it.framework_id), task(&it.task_id));
+        let (framework, task) = (&it.framework_id, &it.task_id);
         // An acknowledgement that was overtaken by a newer status acknowledges nothing.
         let waiting = self
-            .task(&framework, &task)
+            .row_of_task(framework, task)
             .is_some_and(|row| row.forwarded_uuid == it.uuid && !it.uuid.is_empty());
         if waiting {
-            self.edit_task(&framework, &task, |row| {
+            self.edit_task(framework, task, |row| {
                 row.forwarded_state = None;
                 row.forwarded_uuid = bytes::Bytes::new();
             });
@@ -458,13 +480,13 @@ impl ClusterState {
     }
 
     fn kill_task(&mut self, it: &log::KillTask) {
-        let (framework, task) = (framework(&it.framework_id), task(&it.task_id));
-        let Some(row) = self.task(&framework, &task) else {
+        let (framework, task) = (&it.framework_id, &it.task_id);
+        let Some(row) = self.row_of_task(framework, task) else {
             return;
         };
-        let agent = agent(&row.agent_id);
-        self.edit_task(&framework, &task, |row| row.kill_intended = true);
-        self.add_command(&agent, it.command.as_ref());
+        let agent = row.agent_id.clone();
+        self.edit_task(framework, task, |row| row.kill_intended = true);
+        self.add_command(&agent, it.command.clone());
     }
 
     // ------------------------------------------------------------ the operator's settings

@@ -8,36 +8,39 @@
 //! The hash finds replicas that differ by a mistake or a broken disk; it does not
 //! withstand somebody who chooses rows to collide, and need not: only the leader
 //! chooses rows.
+//!
+//! Slots know where their keys stand in the books, so that a row that changes again costs
+//! nothing there, and one that comes and goes between two writings is never written.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use prost::Message;
 use tepui_model::hash;
 
 use crate::key::RowKey;
 
-/// A row in its table, with its share of the hash.
+/// A row in its table, with its share of the hash and its place in the books.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot<V> {
     pub(crate) row: Arc<V>,
-    // `None` since it changed, until the hash is asked for.
-    hash: Option<u64>,
+    // While it is hashed; otherwise the key stands among the unhashed.
+    hash: u64,
+    is_hashed: bool,
+    // Put on that page: nothing on the disk has its key, or what has is among those gone.
+    is_new: bool,
+    // The page of the dirty on which the key stands; 0 for none.
+    page: u32,
 }
 
-impl<V: Clone> Slot<V> {
-    pub(crate) fn new(row: Arc<V>) -> Slot<V> {
-        Slot { row, hash: None }
-    }
-
-    /// Changes the row in place (a copy when somebody shares it) and returns the share of the
-    /// hash that it had.
-    pub(crate) fn edit(&mut self, change: impl FnOnce(&mut V)) -> Option<u64> {
-        change(Arc::make_mut(&mut self.row));
-        self.hash.take()
-    }
-
-    pub(crate) fn hash(&self) -> Option<u64> {
-        self.hash
+impl<V> Slot<V> {
+    fn new(row: Arc<V>) -> Slot<V> {
+        Slot {
+            row,
+            hash: 0,
+            is_hashed: false,
+            is_new: false,
+            page: 0,
+        }
     }
 }
 
@@ -58,6 +61,7 @@ impl<V: Message> AnyRow for V {
 pub(crate) trait AnySlot {
     fn encode(&self) -> Vec<u8>;
     fn share(&self) -> SharedRow;
+    fn is_hashed(&self) -> bool;
     fn set_hash(&mut self, hash: u64);
 }
 
@@ -70,20 +74,47 @@ impl<V: Message + 'static> AnySlot for Slot<V> {
         Arc::clone(&self.row) as SharedRow
     }
 
+    fn is_hashed(&self) -> bool {
+        self.is_hashed
+    }
+
     fn set_hash(&mut self, hash: u64) {
-        self.hash = Some(hash);
+        self.hash = hash;
+        self.is_hashed = true;
+    }
+}
+
+/// What is to be written to the disk.
+#[derive(Debug)]
+struct Dirty {
+    // Rises with every writing; slots name it.
+    page: u32,
+    // Put or edited; some twice, and some gone since.
+    changed: Vec<RowKey>,
+    // Removed, though the disk may have them; some are there again since.
+    gone: Vec<RowKey>,
+}
+
+impl Dirty {
+    fn begin(page: u32) -> Dirty {
+        Dirty {
+            page,
+            changed: Vec::new(),
+            gone: Vec::new(),
+        }
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    // Sum over the rows that are not in `unhashed`.
+    // Sum over the rows that are hashed.
     sum: u64,
-    unhashed: BTreeSet<RowKey>,
+    // The other ones; some twice, and some gone since.
+    unhashed: Vec<RowKey>,
     // Nobody will ask for the hash.
     stopped: bool,
-    // Changed or removed since the last `take_dirty`; `None` in a copy.
-    dirty: Option<BTreeSet<RowKey>>,
+    // `None` in a copy.
+    dirty: Option<Dirty>,
 }
 
 impl Clone for Ledger {
@@ -102,37 +133,91 @@ impl Ledger {
     pub(crate) fn new() -> Ledger {
         Ledger {
             sum: 0,
-            unhashed: BTreeSet::new(),
+            unhashed: Vec::new(),
             stopped: false,
-            dirty: Some(BTreeSet::new()),
+            dirty: Some(Dirty::begin(1)),
         }
     }
 
-    /// The row was put or edited; `old` is the share of what it replaced.
-    pub(crate) fn changed(&mut self, key: RowKey, old: Option<u64>) {
+    /// A row that was not there; `key` is only asked for when it is written down.
+    pub(crate) fn add<V>(&mut self, row: Arc<V>, key: impl FnOnce() -> RowKey) -> Slot<V> {
+        let mut slot = Slot::new(row);
+        if self.stopped {
+            return slot;
+        }
+        let key = key();
+        if let Some(dirty) = &mut self.dirty {
+            dirty.changed.push(key.clone());
+            slot.page = dirty.page;
+            slot.is_new = true;
+        }
+        self.unhashed.push(key);
+        slot
+    }
+
+    /// Another row in the place of the one that is there, which is returned.
+    pub(crate) fn replace<V>(
+        &mut self,
+        slot: &mut Slot<V>,
+        row: Arc<V>,
+        key: impl FnOnce() -> RowKey,
+    ) -> Arc<V> {
+        let old = std::mem::replace(&mut slot.row, row);
+        self.changed(slot, key);
+        old
+    }
+
+    /// Changes a row in place, or a copy when somebody shares it.
+    pub(crate) fn edit<V: Clone>(
+        &mut self,
+        slot: &mut Slot<V>,
+        key: impl FnOnce() -> RowKey,
+        change: impl FnOnce(&mut V),
+    ) {
+        change(Arc::make_mut(&mut slot.row));
+        self.changed(slot, key);
+    }
+
+    fn changed<V>(&mut self, slot: &mut Slot<V>, key: impl FnOnce() -> RowKey) {
         if self.stopped {
             return;
         }
-        self.sum = self.sum.wrapping_sub(old.unwrap_or(0));
-        if let Some(dirty) = &mut self.dirty {
-            dirty.insert(key.clone());
+        let was_hashed = std::mem::replace(&mut slot.is_hashed, false);
+        if was_hashed {
+            self.sum = self.sum.wrapping_sub(slot.hash);
         }
-        self.unhashed.insert(key);
+        let dirty = self.dirty.as_mut().filter(|it| it.page != slot.page);
+        if !was_hashed && dirty.is_none() {
+            return;
+        }
+        let key = key();
+        if let Some(dirty) = dirty {
+            slot.page = dirty.page;
+            slot.is_new = false;
+            dirty.changed.push(key.clone());
+        }
+        if was_hashed {
+            self.unhashed.push(key);
+        }
     }
 
-    /// The row is gone; `old` is the share it had.
-    pub(crate) fn removed(&mut self, key: RowKey, old: Option<u64>) {
+    /// A row is gone.
+    pub(crate) fn removed<V>(&mut self, slot: &Slot<V>, key: impl FnOnce() -> RowKey) {
         if self.stopped {
             return;
         }
-        self.sum = self.sum.wrapping_sub(old.unwrap_or(0));
-        self.unhashed.remove(&key);
-        if let Some(dirty) = &mut self.dirty {
-            dirty.insert(key);
+        if slot.is_hashed {
+            self.sum = self.sum.wrapping_sub(slot.hash);
+        }
+        if let Some(dirty) = &mut self.dirty
+            && !(slot.is_new && slot.page == dirty.page)
+        {
+            dirty.gone.push(key());
         }
     }
 
-    pub(crate) fn take_unhashed(&mut self) -> BTreeSet<RowKey> {
+    /// What may have to be hashed; see [`AnySlot::is_hashed`].
+    pub(crate) fn take_unhashed(&mut self) -> Vec<RowKey> {
         std::mem::take(&mut self.unhashed)
     }
 
@@ -153,7 +238,7 @@ impl Ledger {
         self.stopped
     }
 
-    pub(crate) fn add(&mut self, hash: u64) {
+    pub(crate) fn add_hash(&mut self, hash: u64) {
         self.sum = self.sum.wrapping_add(hash);
     }
 
@@ -162,21 +247,34 @@ impl Ledger {
         self.sum
     }
 
-    pub(crate) fn take_dirty(&mut self) -> BTreeSet<RowKey> {
-        self.dirty.as_mut().map(std::mem::take).unwrap_or_default()
+    /// Keys of rows to be written, if they are there, and of rows to be removed, if they are not.
+    pub(crate) fn take_dirty(&mut self) -> (Vec<RowKey>, Vec<RowKey>) {
+        let Some(dirty) = &mut self.dirty else {
+            return (Vec::new(), Vec::new());
+        };
+        let next = Dirty::begin(dirty.page + 1);
+        let taken = std::mem::replace(dirty, next);
+        (taken.changed, taken.gone)
     }
 
     pub(crate) fn dirty_len(&self) -> usize {
-        self.dirty.as_ref().map_or(0, BTreeSet::len)
+        let dirty = self.dirty.as_ref();
+        dirty.map_or(0, |it| it.changed.len() + it.gone.len())
     }
 
-    /// The keys that are to be written go over to the books of another copy of the same rows.
+    /// The keys that are to be written go over to the books of another copy of the same rows,
+    /// whose slots know nothing of them: on a page that none of them names.
     pub(crate) fn hand_over_dirty(&mut self, to: &mut Ledger) {
-        to.dirty = self.dirty.take();
+        to.dirty = self.dirty.take().map(|it| Dirty {
+            page: it.page + 1,
+            ..it
+        });
     }
 
+    /// Nothing is dirty as of now.
     pub(crate) fn start_tracking(&mut self) {
-        self.dirty = Some(BTreeSet::new());
+        let page = self.dirty.as_ref().map_or(0, |it| it.page);
+        self.dirty = Some(Dirty::begin(page + 1));
     }
 }
 

@@ -8,7 +8,7 @@ use tepui_model::{log, wire::quota::QuotaConfig};
 
 use crate::{
     key::{KeyError, RowKey},
-    ledger::{AnySlot, SharedRow},
+    ledger::SharedRow,
     state::ClusterState,
 };
 
@@ -62,14 +62,16 @@ impl DirtyRows {
         self.0.is_empty()
     }
 
-    /// Keys and rows as bytes, by key; `None` for a row that is gone (which may never have been
-    /// written).
+    /// Keys and rows as bytes, by key; `None` for a row that is gone.
     pub fn encode(self) -> Vec<(Bytes, Option<Bytes>)> {
-        let encode = |(key, row): (RowKey, Option<SharedRow>)| {
-            let bytes = row.map(|it| it.encode_row().into());
-            (key.to_bytes().into(), bytes)
+        let named = self.0.into_iter().map(|(key, row)| (key.to_bytes(), row));
+        let mut named: Vec<_> = named.collect();
+        named.sort_by(|one, other| one.0.cmp(&other.0));
+        named.dedup_by(|one, other| one.0 == other.0);
+        let encode = |(key, row): (Vec<u8>, Option<SharedRow>)| {
+            (key.into(), row.map(|it| it.encode_row().into()))
         };
-        self.0.into_iter().map(encode).collect()
+        named.into_iter().map(encode).collect()
     }
 }
 
@@ -147,7 +149,7 @@ impl ClusterState {
             RowKey::Command(agent, _) => {
                 let row: Arc<log::Command> = decode(&key, bytes)?;
                 let found = RowKey::Command(agent.clone(), row.sequence);
-                self.put_command(agent.clone(), row);
+                self.put_command(agent.as_str(), row);
                 found
             }
             RowKey::Framework(_) => {
@@ -276,12 +278,14 @@ impl ClusterState {
     /// The rows that changed since the last call, as they are now. A copy tracks nothing and
     /// yields nothing. After [`ClusterState::new`] the cluster's row is dirty.
     pub fn take_dirty(&mut self) -> DirtyRows {
-        let keys = self.ledger.take_dirty();
-        let rows = keys.into_iter().map(|key| {
-            let row = self.slot(&key).map(AnySlot::share);
-            (key, row)
+        let (changed, gone) = self.ledger.take_dirty();
+        // One that is gone for good, and one that is there again, stand in the other list.
+        let changed = changed.into_iter().filter_map(|key| {
+            let row = self.slot(&key)?.share();
+            Some((key, Some(row)))
         });
-        DirtyRows(rows.collect())
+        let gone = gone.into_iter().filter(|it| self.slot(it).is_none());
+        DirtyRows(changed.chain(gone.map(|key| (key, None))).collect())
     }
 
     /// Number of rows that [`ClusterState::take_dirty`] would hand out.

@@ -12,41 +12,50 @@ use tepui_model::{
 
 use crate::{
     key::RowKey,
-    ledger::Slot,
+    ledger::{Ledger, Slot},
     state::{ClusterState, MAX_COMPLETED_TASKS, MAX_UNREACHABLE_TASKS},
     table::{Set, Table},
 };
 
 // Puts a row into a table and returns the one it replaces.
 fn put<K: Ord + Clone, V: Clone>(
+    ledger: &mut Ledger,
     table: &mut Table<K, Slot<V>>,
     key: K,
     row: Arc<V>,
-) -> Option<Slot<V>> {
-    table.insert(key, Slot::new(row))
-}
-
-// Takes a row out of a nested table, and the inner table with its last row.
-fn take<A: Ord + Clone, B: Ord + Clone, V: Clone>(
-    table: &mut Table<A, Table<B, Slot<V>>>,
-    outer: &A,
-    inner: &B,
-) -> Option<Slot<V>> {
-    let rows = table.get_mut(outer)?;
-    let slot = rows.remove(inner);
-    if rows.is_empty() {
-        table.remove(outer);
+    name: impl FnOnce(K) -> RowKey,
+) -> Option<Arc<V>> {
+    if let Some(slot) = table.get_mut(&key) {
+        return Some(ledger.replace(slot, row, || name(key)));
     }
-    slot
+    let slot = ledger.add(row, || name(key.clone()));
+    table.insert(key, slot);
+    None
 }
 
-fn unindex<A: Ord + Clone, B: Ord + Clone>(index: &mut Table<A, Set<B>>, outer: &A, inner: &B) {
+fn unindex<A: Ord + Clone + std::borrow::Borrow<str>, B: Ord + Clone>(
+    index: &mut Table<A, Set<B>>,
+    outer: &str,
+    inner: &B,
+) {
     if let Some(set) = index.get_mut(outer) {
         set.remove(inner);
         if set.is_empty() {
             index.remove(outer);
         }
     }
+}
+
+// The table of this name, a new one if there is none. Looks before it makes a key.
+fn table_of<'a, A, B>(tables: &'a mut Table<A, B>, name: &str) -> &'a mut B
+where
+    A: Ord + Clone + std::borrow::Borrow<str> + for<'b> From<&'b str>,
+    B: Clone + Default,
+{
+    if !tables.contains_key(name) {
+        tables.insert(name.into(), B::default());
+    }
+    tables.get_mut(name).expect("it is there now")
 }
 
 // The place after the newest one of a ring. Rings lose rows at the old end alone while they
@@ -58,59 +67,55 @@ fn next_place<V>(ring: Option<&Table<u64, V>>) -> u64 {
 
 impl ClusterState {
     pub(crate) fn edit_cluster(&mut self, change: impl FnOnce(&mut log::Cluster)) {
-        let old = self.cluster.edit(change);
-        self.ledger.changed(RowKey::Cluster, old);
+        let name = || RowKey::Cluster;
+        self.ledger.edit(&mut self.cluster, name, change);
     }
 
     pub(crate) fn put_cluster(&mut self, row: Arc<log::Cluster>) {
-        let old = std::mem::replace(&mut self.cluster, Slot::new(row));
-        self.ledger.changed(RowKey::Cluster, old.hash());
+        let name = || RowKey::Cluster;
+        self.ledger.replace(&mut self.cluster, row, name);
     }
 
     // ------------------------------------------------------------ agents
 
     /// Says whether the agent is new.
     pub(crate) fn put_agent(&mut self, id: AgentId, row: Arc<log::Agent>) -> bool {
-        let old = put(&mut self.agents, id.clone(), row);
-        let new = old.is_none();
-        self.ledger
-            .changed(RowKey::Agent(id), old.and_then(|it| it.hash()));
-        new
+        let (ledger, table) = (&mut self.ledger, &mut self.agents);
+        put(ledger, table, id, row, RowKey::Agent).is_none()
     }
 
-    pub(crate) fn edit_agent(&mut self, id: &AgentId, change: impl FnOnce(&mut log::Agent)) {
+    pub(crate) fn edit_agent(&mut self, id: &str, change: impl FnOnce(&mut log::Agent)) {
         if let Some(slot) = self.agents.get_mut(id) {
-            let old = slot.edit(change);
-            self.ledger.changed(RowKey::Agent(id.clone()), old);
+            let name = || RowKey::Agent(id.into());
+            self.ledger.edit(slot, name, change);
         }
     }
 
     pub(crate) fn take_agent(&mut self, id: &AgentId) {
         if let Some(slot) = self.agents.remove(id) {
-            self.ledger.removed(RowKey::Agent(id.clone()), slot.hash());
+            let name = || RowKey::Agent(id.clone());
+            self.ledger.removed(&slot, name);
         }
     }
 
-    pub(crate) fn put_command(&mut self, agent: AgentId, row: Arc<log::Command>) {
+    pub(crate) fn put_command(&mut self, agent: &str, row: Arc<log::Command>) {
         let sequence = row.sequence;
-        let table = self.commands.entry(agent.clone()).or_default();
-        let old = put(table, sequence, row);
-        self.ledger.changed(
-            RowKey::Command(agent, sequence),
-            old.and_then(|it| it.hash()),
-        );
+        let table = table_of(&mut self.commands, agent);
+        put(&mut self.ledger, table, sequence, row, |sequence| {
+            RowKey::Command(agent.into(), sequence)
+        });
     }
 
     /// Drops the agent's commands up to and including `up_to`.
-    pub(crate) fn take_commands(&mut self, agent: &AgentId, up_to: u64) {
+    pub(crate) fn take_commands(&mut self, agent: &str, up_to: u64) {
         let Some(table) = self.commands.get_mut(agent) else {
             return;
         };
         let done: Vec<u64> = table.range(..=up_to).map(|(it, _)| *it).collect();
         for sequence in done {
             if let Some(slot) = table.remove(&sequence) {
-                let key = RowKey::Command(agent.clone(), sequence);
-                self.ledger.removed(key, slot.hash());
+                let name = || RowKey::Command(agent.into(), sequence);
+                self.ledger.removed(&slot, name);
             }
         }
         if table.is_empty() {
@@ -123,31 +128,25 @@ impl ClusterState {
     /// Says whether the framework is new.
     pub(crate) fn put_framework(&mut self, id: FrameworkId, row: Arc<log::Framework>) -> bool {
         let (completed, place) = (row.completed, row.ring_sequence);
-        let old = put(&mut self.frameworks, id.clone(), row);
+        let (ledger, table) = (&mut self.ledger, &mut self.frameworks);
+        let old = put(ledger, table, id.clone(), row, RowKey::Framework);
         let ring = &mut self.indexes.completed_frameworks;
         if let Some(old) = &old
-            && old.row.completed
+            && old.completed
         {
-            ring.remove(&old.row.ring_sequence);
+            ring.remove(&old.ring_sequence);
         }
         if completed {
-            ring.insert(place, id.clone());
+            ring.insert(place, id);
         }
-        let new = old.is_none();
-        self.ledger
-            .changed(RowKey::Framework(id), old.and_then(|it| it.hash()));
-        new
+        old.is_none()
     }
 
     /// `change` leaves `completed` and `ring_sequence` alone.
-    pub(crate) fn edit_framework(
-        &mut self,
-        id: &FrameworkId,
-        change: impl FnOnce(&mut log::Framework),
-    ) {
+    pub(crate) fn edit_framework(&mut self, id: &str, change: impl FnOnce(&mut log::Framework)) {
         if let Some(slot) = self.frameworks.get_mut(id) {
-            let old = slot.edit(change);
-            self.ledger.changed(RowKey::Framework(id.clone()), old);
+            let name = || RowKey::Framework(id.into());
+            self.ledger.edit(slot, name, change);
         }
     }
 
@@ -162,17 +161,16 @@ impl ClusterState {
                     .completed_frameworks
                     .remove(&slot.row.ring_sequence);
             }
-            self.ledger
-                .removed(RowKey::Framework(id.clone()), slot.hash());
+            let name = || RowKey::Framework(id.clone());
+            self.ledger.removed(&slot, name);
         }
     }
 
     /// An id for keys, shared with the framework's own row: tasks have theirs in several.
     fn framework_id(&self, id: &str) -> FrameworkId {
-        let id = FrameworkId::from(id);
-        match self.frameworks.get_key_value(&id) {
+        match self.frameworks.get_key_value(id) {
             Some((known, _)) => known.clone(),
-            None => id,
+            None => id.into(),
         }
     }
 
@@ -182,10 +180,7 @@ impl ClusterState {
         let framework = self.framework_id(&row.framework_id);
         let task = TaskId::from(row.task_id.as_str());
         self.take_task(&framework, &task);
-        self.indexes
-            .tasks_by_agent
-            .entry(row.agent_id.as_str().into())
-            .or_default()
+        table_of(&mut self.indexes.tasks_by_agent, &row.agent_id)
             .insert((framework.clone(), task.clone()));
         if row.unreachable {
             self.indexes
@@ -194,50 +189,50 @@ impl ClusterState {
                 .or_default()
                 .insert(row.ring_sequence, task.clone());
         }
-        let table = self.tasks.entry(framework.clone()).or_default();
-        put(table, task.clone(), row);
-        self.ledger.changed(RowKey::Task(framework, task), None);
+        let name = || RowKey::Task(framework.clone(), task.clone());
+        let slot = self.ledger.add(row, name);
+        self.tasks.entry(framework).or_default().insert(task, slot);
     }
 
     /// `change` leaves the ids, `unreachable` and `ring_sequence` alone.
     pub(crate) fn edit_task(
         &mut self,
-        framework: &FrameworkId,
-        task: &TaskId,
+        framework: &str,
+        task: &str,
         change: impl FnOnce(&mut log::Task),
     ) {
         let tasks = self.tasks.get_mut(framework);
         if let Some(slot) = tasks.and_then(|it| it.get_mut(task)) {
-            let old = slot.edit(change);
-            let key = RowKey::Task(framework.clone(), task.clone());
-            self.ledger.changed(key, old);
+            let name = || RowKey::Task(framework.into(), task.into());
+            self.ledger.edit(slot, name, change);
         }
     }
 
     /// Moves a task into the framework's ring of unreachable tasks, whose oldest is forgotten
     /// when it is full, or out of it.
-    pub(crate) fn set_unreachable(&mut self, framework: &FrameworkId, task: &TaskId, to: bool) {
-        let Some(row) = self.task(framework, task) else {
+    pub(crate) fn set_unreachable(&mut self, framework: &str, task: &str, to: bool) {
+        let Some(slot) = self.tasks.get(framework).and_then(|it| it.get(task)) else {
             return;
         };
-        if row.unreachable == to {
+        if slot.row.unreachable == to {
             return;
         }
         let place = match to {
             true => next_place(self.indexes.unreachable_tasks.get(framework)),
             false => 0,
         };
-        let mut row = Arc::clone(row);
+        let mut row = Arc::clone(&slot.row);
         let changed = Arc::make_mut(&mut row);
         changed.unreachable = to;
         changed.ring_sequence = place;
         self.put_task(row);
-        while let Some(ring) = self.indexes.unreachable_tasks.get(framework)
+        let framework = self.framework_id(framework);
+        while let Some(ring) = self.indexes.unreachable_tasks.get(&framework)
             && ring.len() > MAX_UNREACHABLE_TASKS
             && let Some((_, oldest)) = ring.get_min()
         {
             let oldest = oldest.clone();
-            self.take_task(framework, &oldest);
+            self.take_task(&framework, &oldest);
         }
     }
 
@@ -246,10 +241,13 @@ impl ClusterState {
         framework: &FrameworkId,
         task: &TaskId,
     ) -> Option<Arc<log::Task>> {
-        let slot = take(&mut self.tasks, framework, task)?;
+        let rows = self.tasks.get_mut(framework)?;
+        let slot = rows.remove(task)?;
+        if rows.is_empty() {
+            self.tasks.remove(framework);
+        }
         let key = (framework.clone(), task.clone());
-        let agent = AgentId::from(slot.row.agent_id.as_str());
-        unindex(&mut self.indexes.tasks_by_agent, &agent, &key);
+        unindex(&mut self.indexes.tasks_by_agent, &slot.row.agent_id, &key);
         if slot.row.unreachable
             && let Some(ring) = self.indexes.unreachable_tasks.get_mut(framework)
         {
@@ -258,7 +256,9 @@ impl ClusterState {
                 self.indexes.unreachable_tasks.remove(framework);
             }
         }
-        self.ledger.removed(RowKey::Task(key.0, key.1), slot.hash());
+        let (framework, task) = key;
+        let name = || RowKey::Task(framework, task);
+        self.ledger.removed(&slot, name);
         Some(slot.row)
     }
 
@@ -291,17 +291,21 @@ impl ClusterState {
         let framework = self.framework_id(&row.framework_id);
         let place = row.ring_sequence;
         let table = self.completed_tasks.entry(framework.clone()).or_default();
-        let old = put(table, place, row);
-        self.ledger.changed(
-            RowKey::CompletedTask(framework, place),
-            old.and_then(|it| it.hash()),
-        );
+        put(&mut self.ledger, table, place, row, |place| {
+            RowKey::CompletedTask(framework, place)
+        });
     }
 
     pub(crate) fn take_completed_task(&mut self, framework: &FrameworkId, place: u64) {
-        if let Some(slot) = take(&mut self.completed_tasks, framework, &place) {
-            let key = RowKey::CompletedTask(framework.clone(), place);
-            self.ledger.removed(key, slot.hash());
+        let Some(rows) = self.completed_tasks.get_mut(framework) else {
+            return;
+        };
+        if let Some(slot) = rows.remove(&place) {
+            let name = || RowKey::CompletedTask(framework.clone(), place);
+            self.ledger.removed(&slot, name);
+        }
+        if rows.is_empty() {
+            self.completed_tasks.remove(framework);
         }
     }
 
@@ -317,10 +321,13 @@ impl ClusterState {
             .or_default()
             .insert((agent.clone(), executor.clone()));
         let table = self.executors.entry(agent.clone()).or_default();
-        let old = put(table, (framework.clone(), executor.clone()), row);
-        self.ledger.changed(
-            RowKey::Executor(framework, agent, executor),
-            old.and_then(|it| it.hash()),
+        let key = (framework, executor);
+        put(
+            &mut self.ledger,
+            table,
+            key,
+            row,
+            |(framework, executor)| RowKey::Executor(framework, agent, executor),
         );
     }
 
@@ -330,15 +337,21 @@ impl ClusterState {
         agent: &AgentId,
         executor: &ExecutorId,
     ) {
-        let key = (framework.clone(), executor.clone());
-        if let Some(slot) = take(&mut self.executors, agent, &key) {
+        let Some(rows) = self.executors.get_mut(agent) else {
+            return;
+        };
+        let slot = rows.remove(&(framework.clone(), executor.clone()));
+        if rows.is_empty() {
+            self.executors.remove(agent);
+        }
+        if let Some(slot) = slot {
             unindex(
                 &mut self.indexes.executors_by_framework,
-                framework,
+                framework.as_str(),
                 &(agent.clone(), executor.clone()),
             );
-            let key = RowKey::Executor(key.0, agent.clone(), key.1);
-            self.ledger.removed(key, slot.hash());
+            let name = || RowKey::Executor(framework.clone(), agent.clone(), executor.clone());
+            self.ledger.removed(&slot, name);
         }
     }
 
@@ -347,18 +360,11 @@ impl ClusterState {
     pub(crate) fn put_operation(&mut self, row: Arc<log::OfferOperation>) {
         let uuid: Arc<str> = row.uuid.as_str().into();
         self.take_operation(&uuid);
-        self.indexes
-            .operations_by_agent
-            .entry(row.agent_id.as_str().into())
-            .or_default()
+        table_of(&mut self.indexes.operations_by_agent, &row.agent_id).insert(Arc::clone(&uuid));
+        table_of(&mut self.indexes.operations_by_framework, &row.framework_id)
             .insert(Arc::clone(&uuid));
-        self.indexes
-            .operations_by_framework
-            .entry(row.framework_id.as_str().into())
-            .or_default()
-            .insert(Arc::clone(&uuid));
-        put(&mut self.operations, Arc::clone(&uuid), row);
-        self.ledger.changed(RowKey::Operation(uuid), None);
+        let (ledger, table) = (&mut self.ledger, &mut self.operations);
+        put(ledger, table, uuid, row, RowKey::Operation);
     }
 
     /// `change` leaves the ids alone.
@@ -368,18 +374,18 @@ impl ClusterState {
         change: impl FnOnce(&mut log::OfferOperation),
     ) {
         if let Some(slot) = self.operations.get_mut(uuid) {
-            let old = slot.edit(change);
-            self.ledger.changed(RowKey::Operation(uuid.into()), old);
+            let name = || RowKey::Operation(uuid.into());
+            self.ledger.edit(slot, name, change);
         }
     }
 
     pub(crate) fn take_operation(&mut self, uuid: &str) {
         if let Some((uuid, slot)) = self.operations.remove_with_key(uuid) {
-            let agent = AgentId::from(slot.row.agent_id.as_str());
-            let framework = FrameworkId::from(slot.row.framework_id.as_str());
-            unindex(&mut self.indexes.operations_by_agent, &agent, &uuid);
-            unindex(&mut self.indexes.operations_by_framework, &framework, &uuid);
-            self.ledger.removed(RowKey::Operation(uuid), slot.hash());
+            let (agent, framework) = (&slot.row.agent_id, &slot.row.framework_id);
+            unindex(&mut self.indexes.operations_by_agent, agent, &uuid);
+            unindex(&mut self.indexes.operations_by_framework, framework, &uuid);
+            let name = || RowKey::Operation(uuid);
+            self.ledger.removed(&slot, name);
         }
     }
 
@@ -387,34 +393,35 @@ impl ClusterState {
 
     pub(crate) fn put_weight(&mut self, row: Arc<log::Weight>) {
         let role: Arc<str> = row.role.as_str().into();
-        let old = put(&mut self.weights, Arc::clone(&role), row);
-        self.ledger
-            .changed(RowKey::Weight(role), old.and_then(|it| it.hash()));
+        let (ledger, table) = (&mut self.ledger, &mut self.weights);
+        put(ledger, table, role, row, RowKey::Weight);
     }
 
     pub(crate) fn take_weight(&mut self, role: &str) {
         if let Some(slot) = self.weights.remove(role) {
-            self.ledger
-                .removed(RowKey::Weight(role.into()), slot.hash());
+            let name = || RowKey::Weight(role.into());
+            self.ledger.removed(&slot, name);
         }
     }
 
     pub(crate) fn put_quota(&mut self, row: Arc<QuotaConfig>) {
         let role: Arc<str> = row.role.as_str().into();
-        let old = put(&mut self.quotas, Arc::clone(&role), row);
-        self.ledger
-            .changed(RowKey::Quota(role), old.and_then(|it| it.hash()));
+        let (ledger, table) = (&mut self.ledger, &mut self.quotas);
+        put(ledger, table, role, row, RowKey::Quota);
     }
 
     pub(crate) fn take_quota(&mut self, role: &str) {
         if let Some(slot) = self.quotas.remove(role) {
-            self.ledger.removed(RowKey::Quota(role.into()), slot.hash());
+            let name = || RowKey::Quota(role.into());
+            self.ledger.removed(&slot, name);
         }
     }
 
     pub(crate) fn put_maintenance(&mut self, row: Arc<log::SetMaintenance>) {
-        let old = self.maintenance.replace(Slot::new(row));
-        self.ledger
-            .changed(RowKey::Maintenance, old.and_then(|it| it.hash()));
+        let name = || RowKey::Maintenance;
+        match &mut self.maintenance {
+            Some(slot) => drop(self.ledger.replace(slot, row, name)),
+            None => self.maintenance = Some(self.ledger.add(row, name)),
+        }
     }
 }

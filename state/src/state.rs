@@ -77,9 +77,9 @@ impl ClusterState {
     /// The state of a cluster that has not been formed.
     pub fn new() -> ClusterState {
         let mut ledger = Ledger::new();
-        ledger.changed(RowKey::Cluster, None);
+        let cluster = ledger.add(Arc::default(), || RowKey::Cluster);
         ClusterState {
-            cluster: Slot::new(Arc::default()),
+            cluster,
             agents: Table::new(),
             commands: Table::new(),
             frameworks: Table::new(),
@@ -186,6 +186,10 @@ impl ClusterState {
 
     /// A task that is not completed; it may be unreachable.
     pub fn task(&self, framework: &FrameworkId, task: &TaskId) -> Option<&Arc<log::Task>> {
+        self.row_of_task(framework.as_str(), task.as_str())
+    }
+
+    pub(crate) fn row_of_task(&self, framework: &str, task: &str) -> Option<&Arc<log::Task>> {
         self.tasks.get(framework)?.get(task).map(|it| &it.row)
     }
 
@@ -393,12 +397,12 @@ impl ClusterState {
     /// once the books were stopped.
     pub fn hash(&mut self) -> u64 {
         for key in self.ledger.take_unhashed() {
-            let Some(slot) = self.slot_mut(&key) else {
+            let Some(slot) = self.slot_mut(&key).filter(|it| !it.is_hashed()) else {
                 continue;
             };
             let hash = row_hash(&key, &slot.encode());
             slot.set_hash(hash);
-            self.ledger.add(hash);
+            self.ledger.add_hash(hash);
         }
         self.ledger.sum()
     }

@@ -80,6 +80,23 @@ fn size(row: &log::Variable) -> u64 {
     variable_bytes(&row.name, &row.value)
 }
 
+// Puts a row into a table and returns the one it replaces.
+fn put<K: Ord, V>(
+    ledger: &mut Ledger,
+    table: &mut BTreeMap<K, Slot<V>>,
+    key: K,
+    row: Arc<V>,
+    name: impl FnOnce() -> RowKey,
+) -> Option<Arc<V>> {
+    match table.get_mut(&key) {
+        Some(slot) => Some(ledger.replace(slot, row, name)),
+        None => {
+            table.insert(key, ledger.add(row, name));
+            None
+        }
+    }
+}
+
 // Takes a row out of a nested table, and the inner table with its last row.
 fn take<B: Ord + ?Sized, K: Ord + std::borrow::Borrow<B>, V>(
     table: &mut BTreeMap<Owner, BTreeMap<K, Slot<V>>>,
@@ -100,34 +117,30 @@ impl Variables {
         let name: Arc<str> = row.name.as_str().into();
         self.indexes.count(&owner, size(&row), 0);
         let table = self.variables.entry(owner.clone()).or_default();
-        let old = table.insert(name.clone(), Slot::new(row.clone()));
+        let key = || RowKey::Variable(owner.clone(), name.clone());
+        let old = put(ledger, table, name.clone(), row.clone(), key);
         if let Some(old) = &old {
-            self.indexes.count(&owner, 0, size(&old.row));
-            self.indexes.unhang(&owner, &name, &old.row);
+            self.indexes.count(&owner, 0, size(old));
+            self.indexes.unhang(&owner, &name, old);
         }
         self.indexes.hang(&owner, &name, &row);
-        let old = old.and_then(|it| it.hash());
-        ledger.changed(RowKey::Variable(owner, name), old);
     }
 
     pub(crate) fn take_variable(&mut self, ledger: &mut Ledger, owner: &Owner, name: &Arc<str>) {
         if let Some(slot) = take(&mut self.variables, owner, &**name) {
             self.indexes.count(owner, 0, size(&slot.row));
             self.indexes.unhang(owner, name, &slot.row);
-            let key = RowKey::Variable(owner.clone(), name.clone());
-            ledger.removed(key, slot.hash());
+            ledger.removed(&slot, || RowKey::Variable(owner.clone(), name.clone()));
         }
     }
 
     pub(crate) fn put_lease(&mut self, ledger: &mut Ledger, row: Arc<log::Lease>) {
         let (owner, id) = (Owner::from(row.principal.as_str()), row.lease_id);
         let table = self.leases.entry(owner.clone()).or_default();
-        let old = table.insert(id, Slot::new(row));
-        if old.is_none() {
+        let key = || RowKey::Lease(owner.clone(), id);
+        if put(ledger, table, id, row, key).is_none() {
             self.indexes.count(&owner, ROW_OVERHEAD, 0);
         }
-        let old = old.and_then(|it| it.hash());
-        ledger.changed(RowKey::Lease(owner, id), old);
     }
 
     fn take_lease(&mut self, ledger: &mut Ledger, owner: &Owner, id: u64) {
@@ -135,7 +148,7 @@ impl Variables {
             return;
         };
         self.indexes.count(owner, 0, ROW_OVERHEAD);
-        ledger.removed(RowKey::Lease(owner.clone(), id), slot.hash());
+        ledger.removed(&slot, || RowKey::Lease(owner.clone(), id));
         let names = self.indexes.of_lease.get(&(owner.clone(), id)).cloned();
         for name in names.unwrap_or_default() {
             self.take_variable(ledger, owner, &name);
@@ -144,9 +157,8 @@ impl Variables {
 
     pub(crate) fn put_account(&mut self, ledger: &mut Ledger, row: Arc<log::StateAccount>) {
         let owner = Owner::from(row.principal.as_str());
-        let old = self.accounts.insert(owner.clone(), Slot::new(row));
-        let old = old.and_then(|it| it.hash());
-        ledger.changed(RowKey::StateAccount(owner), old);
+        let key = || RowKey::StateAccount(owner.clone());
+        put(ledger, &mut self.accounts, owner.clone(), row, key);
     }
 
     pub(crate) fn put_write(&mut self, ledger: &mut Ledger, row: Arc<log::StateWrite>) {
@@ -156,9 +168,8 @@ impl Variables {
         let known = ids.entry(row.write_id.clone()).or_default();
         *known = revision.max(*known);
         let table = self.writes.entry(owner.clone()).or_default();
-        let old = table.insert(revision, Slot::new(row));
-        let old = old.and_then(|it| it.hash());
-        ledger.changed(RowKey::StateWrite(owner, revision), old);
+        let key = || RowKey::StateWrite(owner.clone(), revision);
+        put(ledger, table, revision, row, key);
     }
 
     fn take_oldest_write(&mut self, ledger: &mut Ledger, owner: &Owner) -> Option<u64> {
@@ -173,7 +184,7 @@ impl Variables {
         {
             ids.remove(&slot.row.write_id);
         }
-        ledger.removed(RowKey::StateWrite(owner.clone(), revision), slot.hash());
+        ledger.removed(&slot, || RowKey::StateWrite(owner.clone(), revision));
         Some(revision)
     }
 

@@ -56,6 +56,8 @@ type Body = Pin<Box<dyn futures_util::Stream<Item = reqwest::Result<bytes::Bytes
 struct JsonEvents {
     body: Body,
     decoder: recordio::Decoder,
+    /// To be acknowledged and handed out: who waits may stop waiting in between.
+    update: Option<Box<v1::TaskStatus>>,
     calls: Arc<JsonCalls>,
 }
 
@@ -85,7 +87,8 @@ impl Client {
         })
     }
 
-    /// The next thing that it hears; an error when there will be nothing any more.
+    /// The next thing that it hears; an error when there will be nothing any more. Nothing is
+    /// lost when the future is dropped.
     pub(super) async fn next(&mut self) -> Result<Heard> {
         let event = match &mut self.events {
             Source::Session(events) => events.next().await.context("the session ended")??,
@@ -162,6 +165,7 @@ async fn subscribe_json(masters: &[String], info: v1::FrameworkInfo) -> Result<C
         let events = JsonEvents {
             body: Box::pin(response.bytes_stream()),
             decoder: recordio::Decoder::new(MAX_RECORD),
+            update: None,
             calls: calls.clone(),
         };
         return Ok(Client {
@@ -217,6 +221,9 @@ impl JsonCalls {
 
 impl JsonEvents {
     async fn next(&mut self) -> Result<Heard> {
+        if self.update.is_some() {
+            return self.acknowledge().await;
+        }
         let event: scheduler::Event = loop {
             if let Some(record) = self.decoder.next_record()? {
                 break json::decode(&record)?;
@@ -237,13 +244,19 @@ impl JsonEvents {
         } else if let Some(it) = event.error {
             bail!("the master said: {}", it.message);
         } else if let Some(it) = event.update {
-            let status = it.status;
-            if let (Some(agent), Some(uuid)) = (status.agent_id.clone(), status.uuid.clone()) {
-                let acknowledge = call::acknowledge(agent, status.task_id.clone(), uuid);
-                self.calls.call(acknowledge).await?;
-            }
-            return Ok(Heard::Update(Box::new(status)));
+            self.update = Some(Box::new(it.status));
+            return self.acknowledge().await;
         }
         Ok(Heard::Other)
+    }
+
+    async fn acknowledge(&mut self) -> Result<Heard> {
+        if let Some(status) = &self.update
+            && let (Some(agent), Some(uuid)) = (status.agent_id.clone(), status.uuid.clone())
+        {
+            let acknowledge = call::acknowledge(agent, status.task_id.clone(), uuid);
+            self.calls.call(acknowledge).await?;
+        }
+        Ok(self.update.take().map_or(Heard::Other, Heard::Update))
     }
 }

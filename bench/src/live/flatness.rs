@@ -4,7 +4,7 @@ use super::{
     client::Client,
     cluster::{self, Cluster, MASTER, MASTERS, TRANSPORT},
     launch::{Names, sustain},
-    load::{self, Counts, Pace},
+    load::{self, Counts, Limits, Pace},
 };
 use crate::{
     harness::{
@@ -81,11 +81,11 @@ async fn one(measure: &mut Measure, percent: u64, metric: &str) -> Result<bool> 
     frameworks.spawn(load::keep(filler));
     let transport = measure.values.text("transport");
     let client = Client::subscribe(&cluster.masters, transport, "load", "load").await?;
-    let most = measure.number("tasks_per_accept");
+    let limits = Limits::of(&measure.values);
     frameworks.spawn(load::launch(
         client,
         "load".into(),
-        most,
+        limits,
         pace,
         counts.clone(),
     ));

@@ -3,7 +3,7 @@
 use super::{
     client::{Client, Heard},
     cluster::{self, Cluster, MASTER, MASTERS, TRANSPORT},
-    load::{self, Counts, Pace},
+    load::{self, Counts, Limits, Pace},
 };
 use crate::{
     harness::{parameters::number, point::Measure, result::Unit, stop, workload::Workload},
@@ -77,11 +77,11 @@ async fn run(measure: &mut Measure) -> Result<()> {
     probe.give_back().await?;
     let mut other = JoinSet::new();
     let client = Client::subscribe(&cluster.masters, &transport, "load", "load").await?;
-    let most = measure.number("tasks_per_accept");
+    let limits = Limits::of(&measure.values);
     other.spawn(load::launch(
         client,
         "load".into(),
-        most,
+        limits,
         pace.clone(),
         counts.clone(),
     ));

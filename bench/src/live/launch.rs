@@ -3,7 +3,7 @@
 use super::{
     client::Client,
     cluster::{self, Cluster, MASTER, MASTERS, TRANSPORT},
-    load::{self, Counts, Pace},
+    load::{self, Counts, Limits, Pace},
 };
 use crate::{
     cpu, floor,
@@ -47,6 +47,13 @@ pub(super) static WORKLOAD: Workload = Workload {
             "frameworks, on a connection each",
         ),
         cluster::tasks_per_accept("most tasks of one ACCEPT"),
+        number(
+            "alive",
+            Limits::ALIVE,
+            1,
+            1_000_000,
+            "tasks of each framework that were launched and have not ended, at most",
+        ),
         TRANSPORT,
         MASTERS,
         MASTER,
@@ -98,13 +105,17 @@ async fn run(measure: &mut Measure) -> Result<()> {
     let (pace, counts) = (Arc::new(Pace::default()), Arc::new(Counts::default()));
     let mut frameworks = JoinSet::new();
     for at in 0..measure.number("frameworks") {
+        let limits = Limits {
+            alive: measure.number("alive"),
+            ..Limits::of(&measure.values)
+        };
         let name = format!("load-{at}");
         let transport = measure.values.text("transport");
         let client = Client::subscribe(&cluster.masters, transport, &name, "*").await?;
         frameworks.spawn(load::launch(
             client,
             name,
-            per_accept,
+            limits,
             pace.clone(),
             counts.clone(),
         ));

@@ -1,8 +1,9 @@
 //! A framework that launches as fast as it can, or at a given rate, and one that fills agents.
 
-use super::client::{Calls, Client, Heard};
-use crate::harness::stop;
+use super::client::{Client, Heard};
+use crate::harness::{parameters::Values, stop};
 use anyhow::{Context, Result, bail};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::{
     collections::VecDeque,
     sync::{
@@ -41,16 +42,45 @@ impl Pace {
     }
 }
 
+/// ACCEPT calls that wait for their answers: events are read meanwhile, and offers do not wait for
+/// each other's.
+const CALLS: usize = 16;
+
+/// What a framework does at most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Tasks of one ACCEPT.
+    pub(super) tasks_per_accept: u64,
+    /// Tasks that have been launched and have not ended: a framework that launches faster than its
+    /// tasks end has ever more of them, until every agent is full.
+    pub(super) alive: u64,
+}
+
+impl Limits {
+    /// Tasks that have not ended, when nothing else is said.
+    pub(super) const ALIVE: u64 = 1_000;
+
+    /// Those of a run that says how many tasks an ACCEPT has.
+    pub(super) fn of(values: &Values) -> Limits {
+        Limits {
+            tasks_per_accept: values.number("tasks_per_accept"),
+            alive: Limits::ALIVE,
+        }
+    }
+}
+
 /// Takes every offer for tasks that end by themselves, for ever.
 pub(super) async fn launch(
     mut client: Client,
     name: String,
-    most: u64,
+    limits: Limits,
     pace: Arc<Pace>,
     counts: Arc<Counts>,
 ) -> Result<()> {
     let mut offers: VecDeque<v1::Offer> = VecDeque::new();
-    let (mut next, mut allowed) = (0_u64, 0.0_f64);
+    let mut calls = FuturesUnordered::new();
+    let (mut next, mut alive, mut allowed) = (0_u64, 0_u64, 0.0_f64);
+    let most = limits.tasks_per_accept;
     let mut last = Instant::now();
     loop {
         let bound = pace.0.load(Ordering::Relaxed);
@@ -62,10 +92,16 @@ pub(super) async fn launch(
         };
         last = Instant::now();
         while allowed >= 1.0
+            && calls.len() < CALLS
+            && alive + most <= limits.alive.max(most)
             && let Some(offer) = offers.pop_front()
         {
             let most = most.min(allowed as u64);
-            let count = fill(&client.calls, &offer, &name, most, &mut next).await?;
+            let tasks = fill(&offer, &name, most, &mut next);
+            let count = tasks.len() as u64;
+            alive += count;
+            let driver = client.calls.clone();
+            calls.push(async move { driver.launch(&offer, tasks).await });
             counts.launched.fetch_add(count, Ordering::Relaxed);
             counts.accepts.fetch_add(1, Ordering::Relaxed);
             if bound > 0 {
@@ -73,18 +109,25 @@ pub(super) async fn launch(
             }
         }
         // With offers in hand it looks again when there is something to launch.
-        let patience = match offers.is_empty() {
+        let patience = match offers.is_empty() || bound == 0 {
             true => Duration::from_secs(3600),
             false => Duration::from_millis(2),
         };
-        let Ok(heard) = tokio::time::timeout(patience, client.next()).await else {
-            continue;
+        let heard = tokio::select! {
+            heard = client.next() => heard?,
+            Some(answered) = calls.next() => {
+                answered?;
+                continue;
+            }
+            () = tokio::time::sleep(patience) => continue,
         };
-        match heard? {
+        match heard {
             Heard::Offers(more) => offers.extend(more),
             Heard::Rescind(id) => offers.retain(|it| it.id != id),
             Heard::Update(status) => {
-                let count = match status.state() {
+                let state = status.state();
+                alive = alive.saturating_sub(u64::from(task::is_terminal(state)));
+                let count = match state {
                     v1::TaskState::TaskRunning => &counts.running,
                     v1::TaskState::TaskFinished => continue,
                     _ => &counts.failed,
@@ -96,13 +139,8 @@ pub(super) async fn launch(
     }
 }
 
-async fn fill(
-    calls: &Calls,
-    offer: &v1::Offer,
-    name: &str,
-    most: u64,
-    next: &mut u64,
-) -> Result<u64> {
+/// Tasks that fill an offer.
+fn fill(offer: &v1::Offer, name: &str, most: u64, next: &mut u64) -> Vec<v1::TaskInfo> {
     let room = |name: &str, each: f64| (task::amount(&offer.resources, name) / each).floor() as u64;
     let count = room("cpus", CPUS).min(room("mem", MEM_MB)).min(most);
     let mut tasks = Vec::with_capacity(count as usize);
@@ -111,8 +149,7 @@ async fn fill(
         *next += 1;
         tasks.push(task::task(id, offer, CPUS, MEM_MB, task::shell("true")));
     }
-    calls.launch(offer, tasks).await?;
-    Ok(count)
+    tasks
 }
 
 /// Bytes of one task of the load.

@@ -5,7 +5,7 @@ use super::{
     cluster::{self, Cluster, MASTER, MASTERS, TRANSPORT},
     flatness::filled,
     latency::Probe,
-    load::{self, Counts, Pace},
+    load::{self, Counts, Limits, Pace},
 };
 use crate::harness::{parameters::number, point::Measure, result::Unit, workload::Workload};
 use anyhow::{Context, Result, bail};
@@ -95,12 +95,12 @@ async fn run(measure: &mut Measure) -> Result<()> {
     frameworks.spawn(load::keep(filler));
     let client = Client::subscribe(&cluster.masters, &transport, "load", "load").await?;
     let counts = Arc::new(Counts::default());
-    let most = measure.number("tasks_per_accept");
+    let limits = Limits::of(&measure.values);
     let pace = Arc::new(Pace::default());
     frameworks.spawn(load::launch(
         client,
         "load".into(),
-        most,
+        limits,
         pace,
         counts.clone(),
     ));

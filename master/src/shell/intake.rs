@@ -60,8 +60,17 @@ struct Queue {
     closed: bool,
 }
 
+/// What the consumer waits for: waking it is a call to the kernel, and it mostly does not wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    Nothing,
+    Control,
+    Anything,
+}
+
 #[derive(Debug)]
 struct Inner<C> {
+    waits: Waits,
     control: VecDeque<Control<C>>,
     queues: BTreeMap<ConnectionId, Queue>,
     rings: [VecDeque<ConnectionId>; 2],
@@ -90,6 +99,7 @@ impl<C> Intake<C> {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::new(Inner {
+                waits: Waits::Nothing,
                 control: VecDeque::new(),
                 queues: BTreeMap::new(),
                 rings: [VecDeque::new(), VecDeque::new()],
@@ -106,8 +116,12 @@ impl<C> Intake<C> {
 
     /// Tells the consumer something that goes before every input.
     pub(crate) fn control(&self, control: Control<C>) {
-        self.lock().control.push_back(control);
-        self.wake.notify_one();
+        let mut inner = self.lock();
+        inner.control.push_back(control);
+        if std::mem::replace(&mut inner.waits, Waits::Nothing) != Waits::Nothing {
+            drop(inner);
+            self.wake.notify_one();
+        }
     }
 
     /// A producer for one connection.
@@ -129,16 +143,21 @@ impl<C> Intake<C> {
     }
 
     fn push(&self, source: ConnectionId, input: Input) {
-        let mut inner = self.lock();
-        let inner = &mut *inner;
-        if let Some(queue) = inner.queues.get_mut(&source) {
-            queue.inputs.push_back(input);
-            if !queue.listed {
-                queue.listed = true;
-                inner.rings[queue.class as usize].push_back(source);
-            }
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let Some(queue) = inner.queues.get_mut(&source) else {
+            return;
+        };
+        queue.inputs.push_back(input);
+        if !queue.listed {
+            queue.listed = true;
+            inner.rings[queue.class as usize].push_back(source);
         }
-        self.wake.notify_one();
+        if inner.waits == Waits::Anything {
+            inner.waits = Waits::Nothing;
+            drop(guard);
+            self.wake.notify_one();
+        }
     }
 
     /// Queues what the shell itself has to say about a connection that is still open,
@@ -177,23 +196,38 @@ impl<C> Intake<C> {
             if let Some(turn) = inner.turn() {
                 return Taken::Inputs(turn);
             }
-            inner = match deadline {
-                None => self
-                    .wake
-                    .wait(inner)
-                    .unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Taken::Timeout;
-                    }
-                    self.wake
-                        .wait_timeout(inner, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
-                }
-            };
+            match self.wait(inner, Waits::Anything, deadline) {
+                Some(woken) => inner = woken,
+                None => return Taken::Timeout,
+            }
         }
+    }
+
+    /// Waits until woken, by chance too; `None` when the deadline has come.
+    fn wait<'a>(
+        &'a self,
+        mut inner: MutexGuard<'a, Inner<C>>,
+        waits: Waits,
+        deadline: Option<Instant>,
+    ) -> Option<MutexGuard<'a, Inner<C>>> {
+        inner.waits = waits;
+        let mut woken = match deadline {
+            None => self
+                .wake
+                .wait(inner)
+                .unwrap_or_else(PoisonError::into_inner),
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    inner.waits = Waits::Nothing;
+                    return None;
+                }
+                let woken = self.wake.wait_timeout(inner, left);
+                woken.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        woken.waits = Waits::Nothing;
+        Some(woken)
     }
 
     /// As [`Intake::take`] without waiting.
@@ -217,22 +251,7 @@ impl<C> Intake<C> {
             if let Some(control) = inner.control.pop_front() {
                 return Some(control);
             }
-            inner = match deadline {
-                None => self
-                    .wake
-                    .wait(inner)
-                    .unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return None;
-                    }
-                    self.wake
-                        .wait_timeout(inner, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
-                }
-            };
+            inner = self.wait(inner, Waits::Control, deadline)?;
         }
     }
 }

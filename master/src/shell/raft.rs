@@ -54,9 +54,9 @@ impl CommittedState {
         Box::new(self.lock().state.clone())
     }
 
-    fn apply(&self, at: (u64, u64), entry: &log::Entry) -> Result<(), ApplyError> {
+    fn apply(&self, at: (u64, u64), entry: log::Entry) -> Result<(), ApplyError> {
         let mut rows = self.lock();
-        rows.state.apply_entry(entry)?;
+        rows.state.take_entry(entry)?;
         rows.applied = at;
         let old = rows.share();
         drop(rows);
@@ -175,7 +175,7 @@ impl Listener for Receiver {
     fn on_committed(&mut self, entry: Committed) -> Result<(), BoxError> {
         let decoded = decode_entry(&entry.data)?;
         self.committed
-            .apply((entry.term, entry.sequence), &decoded)?;
+            .apply((entry.term, entry.sequence), decoded)?;
         if entry.term == self.leading {
             self.intake
                 .control(Control::Replica(ReplicaEvent::Committed {

@@ -269,7 +269,7 @@ impl Process {
                 return Err(Fatal(error.to_string()));
             }
         };
-        if let Err(error) = self.committed.apply_entry(&decoded) {
+        if let Err(error) = self.committed.take_entry(decoded.clone()) {
             core.violate("apply", format!("entry {}: {error}", entry.index));
             return Err(Fatal(error.to_string()));
         }
