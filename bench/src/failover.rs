@@ -3,7 +3,8 @@
 //!
 //! Three masters, agents that run nothing on real sockets (a hundred share a connection, each
 //! with a link to every master), tasks that do not end, one framework. The framework keeps the
-//! offers it gets, so the next one comes from the next leader.
+//! offers it gets, so the next one comes from the next leader. Agents' threads have the lowest
+//! priority: in a cluster they are on other machines.
 
 use crate::{
     ask,
@@ -23,6 +24,7 @@ use std::{
 };
 use tepui_scheduler_api::{Driver, Error, Event, Session, task, v1};
 use tokio::{
+    runtime::Runtime,
     sync::{oneshot, watch},
     task::JoinSet,
 };
@@ -91,7 +93,11 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
     let mut masters = Masters::start(folder.path(), options.masters.into()).await?;
     let addresses = masters.addresses().to_vec();
     let counters = Arc::new(Counters::default());
-    let connections = Arc::new(Connections::new(&addresses, agents)?);
+    let elsewhere = Elsewhere::new()?;
+    let connections = {
+        let _on = elsewhere.handle().enter();
+        Arc::new(Connections::new(&addresses, agents)?)
+    };
     let mut workload = JoinSet::new();
 
     let info = task::framework("root", "failover");
@@ -135,10 +141,11 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
         let agent = Agent::new(index, Kind::ending(Ending::Never), counters.clone());
         for master in 0..addresses.len() {
             let link = agent.clone().keep_link(connections.clone(), master);
-            workload.spawn(async {
+            let endless = async {
                 link.await;
                 Ok(())
-            });
+            };
+            workload.spawn_on(endless, elsewhere.handle());
         }
     }
     let count = agents as u64;
@@ -243,6 +250,39 @@ async fn measure(options: &Options, agents: usize, progress: &ProgressBar) -> Re
             "per_running_task": per(busy, idle, running),
         },
     }))
+}
+
+/// Threads for agents, which are on other machines than masters and frameworks: they take the
+/// processor time that those leave.
+struct Elsewhere(Option<Runtime>);
+
+impl Elsewhere {
+    /// Nice value of its threads: a tenth of the share of others.
+    const BEHIND: i32 = 10;
+
+    fn new() -> Result<Elsewhere> {
+        let threads = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .on_thread_start(|| {
+                // To Linux "this process" is the calling thread. Lower is always allowed.
+                let _ = rustix::process::setpriority_process(None, Elsewhere::BEHIND);
+            })
+            .build()?;
+        Ok(Elsewhere(Some(threads)))
+    }
+
+    fn handle(&self) -> &tokio::runtime::Handle {
+        self.0.as_ref().expect("it lives").handle()
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        if let Some(threads) = self.0.take() {
+            // What still runs is not waited for.
+            threads.shutdown_background();
+        }
+    }
 }
 
 fn memory(masters: &Masters, index: usize) -> Result<u64> {

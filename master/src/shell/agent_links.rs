@@ -7,7 +7,8 @@
 //!
 //! Frameworks come back at the same time, and few agents are enough to offer them something: so
 //! the first invitations are few at a time, and followers name the leader a while later, to the
-//! few agents that its own invitation did not reach.
+//! few agents that its own invitation did not reach. Idle links sleep until it is their turn:
+//! were all of them woken by a change of leader, there would be nothing else for a while.
 
 use crate::shell::{
     core::ReplicaEvent,
@@ -20,7 +21,10 @@ use crate::shell::{
 use futures_util::{Stream, StreamExt};
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tepui_master_machine::{
@@ -51,9 +55,13 @@ const FIRST_INVITATIONS: usize = 64;
 /// For so long after the birth of a machine.
 const FRAMEWORKS_FIRST: Duration = Duration::from_millis(250);
 
-/// A follower waits so long before it names another leader, and up to as long again, so that not
-/// all of its agents are told at once.
+/// A follower waits so long before it names another leader.
 const NEWS: Duration = Duration::from_millis(500);
+
+/// Links that are told at once, or a hundredth of all if that is more, and the time until the next
+/// ones are: half a second for all.
+const TOLD_AT_ONCE: usize = 64;
+const BETWEEN_TELLING: Duration = Duration::from_millis(5);
 
 /// An invited agent that has not answered for so long gives its place to the next one. It may
 /// still come.
@@ -63,54 +71,85 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct AgentLinks {
     app: Arc<App>,
-    invitations: Invitations,
+    turns: Arc<Turns>,
 }
 
 impl AgentLinks {
     pub(crate) fn new(app: Arc<App>) -> AgentLinks {
-        let invitations = Invitations::default();
-        tokio::spawn(invitations.clone().pace(app.shared.born()));
-        AgentLinks { app, invitations }
+        let turns = Arc::new(Turns {
+            places: Arc::new(Semaphore::new(0)),
+            news: Notify::new(),
+            waiting: AtomicUsize::new(0),
+        });
+        tokio::spawn(invite(turns.clone(), app.shared.born()));
+        tokio::spawn(tell_news(turns.clone(), app.leadership.clone()));
+        AgentLinks { app, turns }
     }
 }
 
-/// Places for invitations that wait for their answers, anew for each leadership.
-#[derive(Debug, Clone)]
-struct Invitations(watch::Sender<Arc<Semaphore>>);
+/// What idle links wait for: first come, first served.
+#[derive(Debug)]
+struct Turns {
+    /// Places for invitations that wait for their answers; none while this master follows, but for
+    /// those that come back late from the leadership before.
+    places: Arc<Semaphore>,
+    /// Told once for each link.
+    news: Notify,
+    /// Links that wait.
+    waiting: AtomicUsize,
+}
 
-impl Default for Invitations {
-    fn default() -> Invitations {
-        Invitations(watch::Sender::new(Self::first()))
+impl Turns {
+    /// Waits until the link is to look who leads.
+    async fn news(&self) {
+        struct Waits<'a>(&'a AtomicUsize);
+        impl Drop for Waits<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waits = Waits(&self.waiting);
+        self.news.notified().await;
     }
 }
 
-impl Invitations {
-    fn first() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(FIRST_INVITATIONS))
+/// Few places at each birth, and the others when frameworks had their time.
+async fn invite(turns: Arc<Turns>, mut born: watch::Receiver<Option<link::Fence>>) {
+    loop {
+        let fence = match born.wait_for(Option::is_some).await {
+            Ok(fence) => fence.clone(),
+            Err(_) => return,
+        };
+        turns.places.forget_permits(usize::MAX);
+        turns.places.add_permits(FIRST_INVITATIONS);
+        let lasts = timeout(FRAMEWORKS_FIRST, born.wait_for(|it| *it != fence))
+            .await
+            .is_err();
+        if lasts {
+            let others = INVITATIONS - FIRST_INVITATIONS;
+            turns.places.add_permits(others);
+        }
+        if born.wait_for(|it| *it != fence).await.is_err() {
+            return;
+        }
     }
+}
 
-    fn current(&self) -> Arc<Semaphore> {
-        self.0.borrow().clone()
-    }
-
-    /// Few places at each birth, and the others when frameworks had their time.
-    async fn pace(self, mut born: watch::Receiver<Option<link::Fence>>) {
-        loop {
-            let fence = match born.wait_for(Option::is_some).await {
-                Ok(fence) => fence.clone(),
-                Err(_) => return,
-            };
-            let places = self.current();
-            let lasts = timeout(FRAMEWORKS_FIRST, born.wait_for(|it| *it != fence))
-                .await
-                .is_err();
-            if lasts {
-                places.add_permits(INVITATIONS - FIRST_INVITATIONS);
+/// Lets every idle link look who leads, a while after that has changed.
+async fn tell_news(turns: Arc<Turns>, mut leadership: watch::Receiver<Leadership>) {
+    while leadership.changed().await.is_ok() {
+        sleep(NEWS).await;
+        // What else has changed meanwhile is told with it.
+        leadership.borrow_and_update();
+        let mut left = turns.waiting.load(Ordering::Relaxed);
+        let at_once = (left / 100).max(TOLD_AT_ONCE);
+        while left > 0 {
+            for _ in 0..left.min(at_once) {
+                turns.news.notify_one();
             }
-            if born.wait_for(|it| *it != fence).await.is_err() {
-                return;
-            }
-            self.0.send_replace(Self::first());
+            left = left.saturating_sub(at_once);
+            sleep(BETWEEN_TELLING).await;
         }
     }
 }
@@ -148,7 +187,7 @@ impl AgentLink for AgentLinks {
         let reader = tokio::spawn(async move { read(frames, principal, &alive).await });
         let outgoing = Outgoing {
             app: app.clone(),
-            invitations: self.invitations.clone(),
+            turns: self.turns.clone(),
             had_session: false,
             leadership: app.leadership.clone(),
             born: app.shared.born(),
@@ -250,7 +289,7 @@ async fn read(
 /// The writing half of a link.
 struct Outgoing {
     app: Arc<App>,
-    invitations: Invitations,
+    turns: Arc<Turns>,
     /// The agent may still think so: it is told at once that this master does not lead.
     had_session: bool,
     leadership: watch::Receiver<Leadership>,
@@ -325,33 +364,40 @@ impl Outgoing {
 
     /// Without a session: tells who leads, or begins a session when this master does.
     async fn idle(&mut self) -> Option<Option<MasterMessage>> {
-        let fence = self.born.borrow_and_update().clone();
         // The first word comes at once: an agent does not wait for one as it does with masters
         // of older releases.
-        if let Some(fence) = fence.filter(|_| self.told.is_some()) {
-            return self.invite(fence).await;
-        }
-        let leadership = self.leadership.borrow_and_update().clone();
-        let leader = Leader {
-            address: leadership.elsewhere().unwrap_or_default().to_owned(),
-            here: false,
-            masters: leadership.masters,
-            own: self.app.settings.client_address(),
-        };
-        let is_news = self.told.as_ref() != Some(&leader);
         if self.told.is_none() || self.had_session {
+            let leader = self.leader();
             return Some(Some(self.tell(leader)));
         }
-        // That nobody is known to lead helps no agent.
-        let is_due = is_news && !leader.address.is_empty();
-        let spread = rand::random_range(1.0..2.0);
         tokio::select! {
-            changed = self.leadership.changed() => changed.ok()?,
-            changed = self.born.changed() => changed.ok()?,
+            place = self.turns.places.clone().acquire_owned() => {
+                let (place, fence) = (place.ok()?, self.born.borrow().clone());
+                let Some(fence) = fence else {
+                    // Of the leadership before.
+                    place.forget();
+                    return Some(None);
+                };
+                return Some(self.invite(fence, place));
+            }
+            () = self.turns.news() => {}
             () = self.ends.gone.notified() => return None,
-            () = sleep(NEWS.mul_f64(spread)), if is_due => return Some(Some(self.tell(leader))),
         }
-        Some(None)
+        let leader = self.leader();
+        // That nobody is known to lead helps no agent.
+        let is_news = self.told.as_ref() != Some(&leader) && !leader.address.is_empty();
+        Some(is_news.then(|| self.tell(leader)))
+    }
+
+    /// Who leads, if it is another master.
+    fn leader(&self) -> Leader {
+        let leadership = self.leadership.borrow();
+        Leader {
+            address: leadership.elsewhere().unwrap_or_default().to_owned(),
+            here: false,
+            masters: leadership.masters.clone(),
+            own: self.app.settings.client_address(),
+        }
     }
 
     fn tell(&mut self, leader: Leader) -> MasterMessage {
@@ -363,16 +409,8 @@ impl Outgoing {
         }
     }
 
-    /// Waits for a place and begins a session.
-    async fn invite(&mut self, fence: link::Fence) -> Option<Option<MasterMessage>> {
-        let place = tokio::select! {
-            place = self.invitations.current().acquire_owned() => place.ok()?,
-            changed = self.born.changed() => {
-                changed.ok()?;
-                return Some(None);
-            }
-            () = self.ends.gone.notified() => return None,
-        };
+    /// Begins a session; nothing when the leadership has ended meanwhile.
+    fn invite(&mut self, fence: link::Fence, place: OwnedSemaphorePermit) -> Option<MasterMessage> {
         let (connection, messages) = self.app.destinations.stream();
         let session = Session {
             connection,
@@ -382,7 +420,7 @@ impl Outgoing {
         // The end of a leadership closes the streams that there are: this one may have come
         // too late for it.
         if self.born.borrow().as_ref() != Some(&fence) {
-            return Some(None);
+            return None;
         }
         self.had_session = true;
         self.current = Some((messages, fence.term));
@@ -395,10 +433,10 @@ impl Outgoing {
             masters: self.leadership.borrow().masters.clone(),
             own,
         };
-        Some(Some(MasterMessage {
+        Some(MasterMessage {
             fence: Some(fence),
             kind: Some(Kind::Leader(leader)),
-        }))
+        })
     }
 }
 
