@@ -1,7 +1,7 @@
 //! What must always hold of the allocator's tables.
 
-use crate::{allocator::Allocator, amounts::Amounts, quota};
-use tepui_model::Resources;
+use crate::{agents::Stock, allocator::Allocator, amounts::Amounts, quota};
+use tepui_model::{AgentId, Resources};
 
 impl Allocator {
     /// Checks that per agent what is allocated and what is available make the total; that all
@@ -35,11 +35,13 @@ impl Allocator {
                 assert!(is_listed || at_visit, "{id} is forgotten");
                 continue;
             }
-            assert_eq!(
-                agent.compute_available().0,
-                agent.available,
-                "{id}: available"
-            );
+            let (available, stock) = agent.compute_available();
+            assert_eq!(available, agent.available, "{id}: available");
+            self.check_stock(id, &agent.available, &agent.stock);
+            self.check_stock(id, &agent.total, &agent.total_stock);
+            if let Some(stock) = stock {
+                self.check_stock(id, &available, &stock);
+            }
             if agent.total.contains(&used) {
                 let sum = agent.available.union(&used);
                 assert!(
@@ -48,8 +50,6 @@ impl Allocator {
                     agent.total
                 );
             }
-            let unreserved = agent.available.filter(quota::is_free);
-            assert_eq!(self.count(&unreserved), agent.stock.free, "{id}: free");
             if agent.pending {
                 assert!(
                     self.pending.contains(&(at as u32)),
@@ -105,6 +105,19 @@ impl Allocator {
     }
 
     /// Amounts of resources whose names are all known.
+    fn check_stock(&self, id: &AgentId, resources: &Resources, stock: &Stock) {
+        assert_eq!(self.count(resources), stock.amounts, "{id}: amounts");
+        let free = resources.filter(quota::is_free);
+        assert_eq!(self.count(&free), stock.free, "{id}: free");
+        let is_plain =
+            |it: &tepui_model::Resource| it.is_unreserved() && !it.shared && !it.revocable;
+        assert_eq!(
+            resources.iter().all(is_plain),
+            stock.is_plain,
+            "{id}: plain"
+        );
+    }
+
     fn count(&self, resources: &Resources) -> Amounts {
         let mut amounts = Amounts::default();
         for it in resources.iter() {

@@ -1,6 +1,7 @@
 //! Work in units that do not depend on a clock.
 
-/// What an allocator has done since it was made; see [`crate::Allocator::counts`]. The same calls give the same counts on every machine.
+/// What an allocator has done since it was made; see [`crate::Allocator::counts`]. The same calls
+/// give the same counts on every machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Cycles begun.

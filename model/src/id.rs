@@ -112,7 +112,7 @@ macro_rules! ids {
         pub struct $name(Arc<str>);
 
         impl Ord for $name {
-            /// As texts. Tables mostly look for an id that they share.
+            /// As texts; who looks for an id that a table shares need not compare it.
             fn cmp(&self, other: &$name) -> core::cmp::Ordering {
                 match Arc::ptr_eq(&self.0, &other.0) {
                     true => core::cmp::Ordering::Equal,

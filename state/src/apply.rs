@@ -98,8 +98,8 @@ impl ClusterState {
         Ok(())
     }
 
-    /// As [`ClusterState::apply_entry`] for an entry that nobody else needs: what it brings is
-    /// kept, where that copies it.
+    /// As [`ClusterState::apply_entry`] for an entry that nobody else needs: the rows of tasks
+    /// that it brings are kept, where that copies them.
     ///
     /// # Errors
     /// As there.
@@ -435,10 +435,13 @@ impl ClusterState {
     // ------------------------------------------------------------ tasks
 
     fn launch_task(&mut self, it: log::LaunchTask) {
-        if let Some(row) = it.executor {
+        if let Some(mut row) = it.executor {
+            // Who decodes keeps room for more.
+            row.resources.shrink_to_fit();
             self.put_executor(Arc::new(row));
         }
         if let Some(mut row) = it.task {
+            row.resources.shrink_to_fit();
             // Rings are entered by UpdateTask and RemoveTask alone.
             row.completed = false;
             row.unreachable = false;

@@ -10,7 +10,9 @@
 //! chooses rows.
 //!
 //! Slots know where their keys stand in the books, so that a row that changes again costs
-//! nothing there, and one that comes and goes between two writings is never written.
+//! nothing there, and one that comes and goes between two writings is never written. What is to
+//! be written stands on a page; each writing turns it, and a slot that names an older page stands
+//! nowhere.
 
 use std::sync::Arc;
 
@@ -26,10 +28,10 @@ pub(crate) struct Slot<V> {
     // While it is hashed; otherwise the key stands among the unhashed.
     hash: u64,
     is_hashed: bool,
-    // Put on that page: nothing on the disk has its key, or what has is among those gone.
-    is_new: bool,
-    // The page of the dirty on which the key stands; 0 for none.
+    // The page on which the key stands as changed; 0 for none.
     page: u32,
+    // The row came on that page: the disk has none of its key, or it is among those gone.
+    is_new: bool,
 }
 
 impl<V> Slot<V> {
@@ -38,8 +40,8 @@ impl<V> Slot<V> {
             row,
             hash: 0,
             is_hashed: false,
-            is_new: false,
             page: 0,
+            is_new: false,
         }
     }
 }
@@ -163,7 +165,7 @@ impl Ledger {
         key: impl FnOnce() -> RowKey,
     ) -> Arc<V> {
         let old = std::mem::replace(&mut slot.row, row);
-        self.changed(slot, key);
+        self.note(slot, key);
         old
     }
 
@@ -175,10 +177,11 @@ impl Ledger {
         change: impl FnOnce(&mut V),
     ) {
         change(Arc::make_mut(&mut slot.row));
-        self.changed(slot, key);
+        self.note(slot, key);
     }
 
-    fn changed<V>(&mut self, slot: &mut Slot<V>, key: impl FnOnce() -> RowKey) {
+    /// The row is not what it was.
+    fn note<V>(&mut self, slot: &mut Slot<V>, key: impl FnOnce() -> RowKey) {
         if self.stopped {
             return;
         }

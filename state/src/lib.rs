@@ -1,7 +1,7 @@
 //! The replicated state of a cluster: rows, and the operations that change them.
 //!
 //! Every master holds a [`ClusterState`] that committed log entries move
-//! ([`ClusterState::apply_entry`]); the leader's machine holds a second one, born from
+//! ([`ClusterState::take_entry`]); the leader's machine holds a second one, born from
 //! a [`Clone`] of the first, which it moves at once with every [`ClusterState::apply`].
 //! Rows are the protobuf messages of `tepui.log.v1`, shared by `Arc` in tables that share
 //! their nodes: a copy of the whole state costs next to nothing, however large it is.

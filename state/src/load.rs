@@ -52,7 +52,7 @@ pub enum LoadError {
 pub struct DirtyRows(Vec<(RowKey, Option<SharedRow>)>);
 
 impl DirtyRows {
-    /// Number of rows.
+    /// Number of rows at most: one that came, went and came again counts twice.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -62,7 +62,8 @@ impl DirtyRows {
         self.0.is_empty()
     }
 
-    /// Keys and rows as bytes, by key; `None` for a row that is gone.
+    /// Keys and rows as bytes, by key; `None` for a row that is gone (which may never have been
+    /// written if rows were shared meanwhile).
     pub fn encode(self) -> Vec<(Bytes, Option<Bytes>)> {
         let named = self.0.into_iter().map(|(key, row)| (key.to_bytes(), row));
         let mut named: Vec<_> = named.collect();
@@ -288,7 +289,7 @@ impl ClusterState {
         DirtyRows(changed.chain(gone.map(|key| (key, None))).collect())
     }
 
-    /// Number of rows that [`ClusterState::take_dirty`] would hand out.
+    /// Number of rows that [`ClusterState::take_dirty`] would hand out, at most.
     pub fn dirty_len(&self) -> usize {
         self.ledger.dirty_len()
     }

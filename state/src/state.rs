@@ -186,7 +186,7 @@ impl ClusterState {
 
     /// A task that is not completed; it may be unreachable.
     pub fn task(&self, framework: &FrameworkId, task: &TaskId) -> Option<&Arc<log::Task>> {
-        self.row_of_task(framework.as_str(), task.as_str())
+        self.tasks.get(framework)?.get(task).map(|it| &it.row)
     }
 
     pub(crate) fn row_of_task(&self, framework: &str, task: &str) -> Option<&Arc<log::Task>> {
@@ -383,7 +383,8 @@ impl ClusterState {
         std::mem::replace(self, same)
     }
 
-    /// Rows changed since the last call of [`ClusterState::hash`].
+    /// Rows changed since the last call of [`ClusterState::hash`], at most: those that are gone
+    /// since count too.
     pub fn unhashed_len(&self) -> usize {
         self.ledger.unhashed_len()
     }

@@ -58,9 +58,10 @@ const FRAMEWORKS_FIRST: Duration = Duration::from_millis(250);
 /// A follower waits so long before it names another leader.
 const NEWS: Duration = Duration::from_millis(500);
 
-/// Links that are told at once, or a hundredth of all if that is more, and the time until the next
-/// ones are: half a second for all.
+/// Links that are told at once; a hundredth of all if that is more.
 const TOLD_AT_ONCE: usize = 64;
+
+/// Until the next ones are told: half a second for all of them, at most.
 const BETWEEN_TELLING: Duration = Duration::from_millis(5);
 
 /// An invited agent that has not answered for so long gives its place to the next one. It may
@@ -81,7 +82,7 @@ impl AgentLinks {
             news: Notify::new(),
             waiting: AtomicUsize::new(0),
         });
-        tokio::spawn(invite(turns.clone(), app.shared.born()));
+        tokio::spawn(open_places(turns.clone(), app.shared.born()));
         tokio::spawn(tell_news(turns.clone(), app.leadership.clone()));
         AgentLinks { app, turns }
     }
@@ -91,7 +92,7 @@ impl AgentLinks {
 #[derive(Debug)]
 struct Turns {
     /// Places for invitations that wait for their answers; none while this master follows, but for
-    /// those that come back late from the leadership before.
+    /// one that comes back late from the leadership before, which its finder throws away.
     places: Arc<Semaphore>,
     /// Told once for each link.
     news: Notify,
@@ -115,13 +116,12 @@ impl Turns {
 }
 
 /// Few places at each birth, and the others when frameworks had their time.
-async fn invite(turns: Arc<Turns>, mut born: watch::Receiver<Option<link::Fence>>) {
+async fn open_places(turns: Arc<Turns>, mut born: watch::Receiver<Option<link::Fence>>) {
     loop {
         let fence = match born.wait_for(Option::is_some).await {
             Ok(fence) => fence.clone(),
             Err(_) => return,
         };
-        turns.places.forget_permits(usize::MAX);
         turns.places.add_permits(FIRST_INVITATIONS);
         let lasts = timeout(FRAMEWORKS_FIRST, born.wait_for(|it| *it != fence))
             .await
@@ -130,7 +130,9 @@ async fn invite(turns: Arc<Turns>, mut born: watch::Receiver<Option<link::Fence>
             let others = INVITATIONS - FIRST_INVITATIONS;
             turns.places.add_permits(others);
         }
-        if born.wait_for(|it| *it != fence).await.is_err() {
+        let over = born.wait_for(|it| *it != fence).await.is_err();
+        turns.places.forget_permits(usize::MAX);
+        if over {
             return;
         }
     }
@@ -140,8 +142,11 @@ async fn invite(turns: Arc<Turns>, mut born: watch::Receiver<Option<link::Fence>
 async fn tell_news(turns: Arc<Turns>, mut leadership: watch::Receiver<Leadership>) {
     while leadership.changed().await.is_ok() {
         sleep(NEWS).await;
-        // What else has changed meanwhile is told with it.
-        leadership.borrow_and_update();
+        // What else has changed meanwhile is told with it. That nobody is known to lead helps no
+        // agent, and a leader's own links are invited.
+        if leadership.borrow_and_update().elsewhere().is_none() {
+            continue;
+        }
         let mut left = turns.waiting.load(Ordering::Relaxed);
         let at_once = (left / 100).max(TOLD_AT_ONCE);
         while left > 0 {
@@ -290,7 +295,8 @@ async fn read(
 struct Outgoing {
     app: Arc<App>,
     turns: Arc<Turns>,
-    /// The agent may still think so: it is told at once that this master does not lead.
+    /// The agent may still think that it has one: it is told at once that this master does not
+    /// lead.
     had_session: bool,
     leadership: watch::Receiver<Leadership>,
     born: watch::Receiver<Option<link::Fence>>,
@@ -350,7 +356,11 @@ impl Outgoing {
             Event::Message(None) => {
                 let over = self.born.borrow().as_ref().map(|it| it.term) != Some(*term);
                 self.current = None;
-                self.place = None;
+                match self.place.take() {
+                    // No place of the leadership that comes next.
+                    Some((place, _)) if over => place.forget(),
+                    _ => {}
+                }
                 self.ends.set_session(None);
                 // Closed by the shell: the leadership is over, or the reader is too slow.
                 over.then_some(None)
@@ -373,12 +383,11 @@ impl Outgoing {
         tokio::select! {
             place = self.turns.places.clone().acquire_owned() => {
                 let (place, fence) = (place.ok()?, self.born.borrow().clone());
-                let Some(fence) = fence else {
-                    // Of the leadership before.
-                    place.forget();
-                    return Some(None);
-                };
-                return Some(self.invite(fence, place));
+                if let Some(fence) = fence {
+                    return Some(self.invite(fence, place));
+                }
+                // Of the leadership before. Another may lead by now.
+                place.forget();
             }
             () = self.turns.news() => {}
             () = self.ends.gone.notified() => return None,

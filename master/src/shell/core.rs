@@ -90,7 +90,7 @@ const STEPS: usize = 512;
 /// Encoded operations of one drain at most, approximately.
 const BYTES: usize = 1 << 20;
 
-/// The field of [`log::Entry`].
+/// Number of the field `operations` of [`log::Entry`].
 const OPERATIONS: u32 = 3;
 /// Bytes proposed and not committed before stepping pauses.
 const IN_FLIGHT: usize = 16 << 20;
@@ -403,8 +403,9 @@ impl<R: Replica> Core<R> {
         }
         let (term, sequence) = (leadership.term, leadership.sequence);
         leadership.shared = (sequence, now);
-        // Hashed first: what one copy hashes later, the others would have to copy.
-        leadership.machine.state_hash();
+        // Hashed first: what one copy hashes later, the others would have to copy. Followers hash
+        // with the next entry, before much has come together.
+        leadership.hash = Some(leadership.machine.state_hash());
         let state = Box::new(leadership.machine.state().clone());
         self.parts.replica.share(term, sequence, state.clone());
         match leadership.in_flight.back_mut() {
@@ -727,9 +728,13 @@ impl<R: Replica> Core<R> {
                 operations: Vec::new(),
                 state_hash: leadership.hash.take(),
             };
-            // The order of fields means nothing.
+            // Behind the operations: the order of fields means nothing to who reads them.
             let mut bytes = drain.encoded;
-            bytes.extend(entry.encode_to_vec());
+            entry
+                .encode(&mut bytes)
+                .expect("a vector has room for everything");
+            // It waits in the log's tail, whose bounds count what it says.
+            bytes.shrink_to_fit();
             let bytes = Bytes::from(bytes);
             entry.operations = drain.operations;
             leadership.entries_unhashed = match entry.state_hash {

@@ -225,7 +225,12 @@ impl Listener for Receiver {
     fn on_restored(&mut self, _origin: &Origin, prepared: Prepared) -> Result<(), BoxError> {
         let prepared = prepared.and_then(|it| it.downcast::<ClusterState>().ok());
         let state = prepared.ok_or("the state of the rows was not prepared")?;
-        let old = std::mem::replace(&mut self.committed.lock().state, *state);
+        let mut rows = self.committed.lock();
+        let old = std::mem::replace(&mut rows.state, *state);
+        // What a machine of before may still share is older than these rows.
+        rows.applied = (0, 0);
+        rows.shared = None;
+        drop(rows);
         drop_elsewhere(Some(old));
         Ok(())
     }
