@@ -128,6 +128,18 @@ pub const ALL: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "returning_agents",
+        invariant: "an agent that was unreachable comes back with all that it has",
+        plan: returning_agents,
+        check: |world| {
+            let lived = |id: &str| world.core.checkers.lives.get(id).is_some();
+            let tasks = world.core.checkers.tasks.iter().map(|it| &it.plan);
+            let executors = tasks.filter(|it| it.executor.is_some() && lived(&it.id));
+            let executors = executors.count() as u64;
+            works(world, 0, 20).and(at_least(executors, 10, "tasks under executors ran"))
+        },
+    },
+    Scenario {
         name: "maintenance",
         invariant: "machines that are down run and are offered nothing, and come back",
         plan: maintenance,
@@ -626,6 +638,45 @@ fn overcommit(seed: u64) -> Plan {
             },
         ));
         at += random.between(SECOND, 4 * SECOND);
+    }
+    plan(shape, parts)
+}
+
+/// Agents are cut off for longer than five pings, while they work and hold all they can.
+fn returning_agents(seed: u64) -> Plan {
+    let mut random = Random::new(seed, "returning agents");
+    let greedy = |role: &str| Style {
+        role: role.to_owned(),
+        most: 16,
+        ..Style::batch()
+    };
+    let shape = Shape {
+        agents: 3,
+        length: 60 * SECOND,
+        ..shape(
+            seed,
+            vec![
+                greedy("a"),
+                Style::of(Kind::Executors),
+                Style::of(Kind::Executors),
+            ],
+        )
+    };
+    let masters: BTreeSet<Host> = (0..shape.masters).map(Host::Master).collect();
+    let mut parts = Vec::new();
+    for agent in 0..shape.agents {
+        let mut at = random.between(4 * SECOND, 8 * SECOND);
+        while at < 55 * SECOND {
+            let lasts = random.between(11 * SECOND, 15 * SECOND);
+            let cut = Fault::Cut {
+                from: masters.clone(),
+                to: [Host::Agent(agent)].into(),
+                both_ways: random.chance(700),
+                lasts,
+            };
+            parts.push(fault(at, cut));
+            at += lasts + random.between(2 * SECOND, 6 * SECOND);
+        }
     }
     plan(shape, parts)
 }

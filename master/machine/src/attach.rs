@@ -439,6 +439,9 @@ impl Machine {
             self.adopt_reported(&agent_id, &registration);
         }
         self.compare_tasks(&agent_id, &registration, was_unreachable || known.is_none());
+        if was_unreachable {
+            self.executors_are_back(&agent_id, &registration);
+        }
         self.resume_operations(&agent_id);
         Ok(())
     }
@@ -645,12 +648,7 @@ impl Machine {
         let mut launching = BTreeSet::new();
         let pending = self.state.pending_commands(agent_id);
         for command in pending.filter(|it| it.sequence > done) {
-            let tasks: &[log::RunTask] = match &command.kind {
-                Some(log::command::Kind::RunTask(task)) => std::slice::from_ref(task),
-                Some(log::command::Kind::RunTaskGroup(group)) => &group.tasks,
-                _ => &[],
-            };
-            for task in tasks {
+            for task in launches(command) {
                 launching.insert((
                     FrameworkId::from(task.framework_id.as_str()),
                     TaskId::from(task.task_id.as_str()),
@@ -692,6 +690,27 @@ impl Machine {
         let status = statuses::of_known_task(&row, task.state, &verdict);
         self.update_task(framework_id, task_id, &status, None, false);
         self.event(framework_id, Event::Update(Box::new(status)));
+    }
+
+    /// An unreachable agent is taken for one without executors. Now it says which run; others
+    /// will, since their tasks are launched again.
+    fn executors_are_back(&mut self, agent_id: &AgentId, registration: &Registration) {
+        for executor in &registration.register.executors {
+            self.adopt_executor(agent_id, executor);
+        }
+        let pending: Vec<_> = self.state.pending_commands(agent_id).cloned().collect();
+        for command in pending {
+            for task in launches(&command) {
+                if !task.executor_info_payload.is_empty() {
+                    let executor = link::AgentExecutor {
+                        framework_id: task.framework_id.clone(),
+                        executor_info_payload: task.executor_info_payload.clone(),
+                        resources: task.executor_resources.clone(),
+                    };
+                    self.adopt_executor(agent_id, &executor);
+                }
+            }
+        }
     }
 
     /// Unreachable with its launch still under way: it is awaited again.
@@ -955,4 +974,13 @@ fn differs(row: &log::Agent, registration: &Registration, total: &Resources) -> 
         || row.resource_version_uuid != register.resource_version_uuid
         || row.state() != log::AgentState::Admitted
         || !Resources::from_wire(&row.total).is_ok_and(|known| known.is_equivalent(total))
+}
+
+/// The tasks that a command launches.
+fn launches(command: &log::Command) -> &[log::RunTask] {
+    match &command.kind {
+        Some(log::command::Kind::RunTask(task)) => std::slice::from_ref(task),
+        Some(log::command::Kind::RunTaskGroup(group)) => &group.tasks,
+        _ => &[],
+    }
 }

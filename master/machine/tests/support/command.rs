@@ -261,6 +261,19 @@ fn registration(words: &Words<'_>, term: u64) -> link::Register {
             }
         })
         .collect();
+    let executors = words.all("executor").into_iter().map(|text| {
+        let (framework, id) = text.split_once('/').expect("executor=fw/id");
+        let info = wire::ExecutorInfo {
+            executor_id: wire::ExecutorId { value: id.into() },
+            ..wire::ExecutorInfo::default()
+        };
+        let resources = Resources::parse("cpus:0.5;mem:32", "*").expect("valid");
+        link::AgentExecutor {
+            framework_id: framework.to_owned(),
+            executor_info_payload: info.encode_to_vec().into(),
+            resources: resources.allocate(&"*".into()).to_wire(),
+        }
+    });
     let fence = words.get("fence").map(|text| {
         let (incarnation, term) = text.split_once('.').expect("incarnation.term");
         link::Fence {
@@ -300,6 +313,7 @@ fn registration(words: &Words<'_>, term: u64) -> link::Register {
         commands_done: words.number("done").unwrap_or_default(),
         fence,
         tasks,
+        executors: executors.collect(),
         framework_info_payloads: frameworks.collect(),
         // The answer to an invitation, unless said otherwise.
         term: words.number("term").unwrap_or(term),
