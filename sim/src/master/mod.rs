@@ -22,6 +22,7 @@ use crate::{
     trace::note,
 };
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use tepui_replication_node::{Batch, MemberChange, Members, NodeId, Origin, Role, Ticket};
 use tepui_state::ClusterState;
 
@@ -73,6 +74,8 @@ pub enum Event {
         /// Whether it got them.
         arrived: bool,
     },
+    /// Is the peer that was promised rows still there?
+    Doubt(NodeId),
 }
 
 impl Event {
@@ -90,6 +93,7 @@ impl Event {
             Event::RowsReport { .. } => 9,
             Event::LinkLost(peer) => 11 ^ peer << 4,
             Event::InvitationLate(session) => 10 ^ session << 4,
+            Event::Doubt(peer) => 12 ^ peer << 4,
         }
     }
 }
@@ -152,6 +156,8 @@ pub struct Process {
     pub(crate) thread: machine::Thread,
     door: door::Door,
     links: links::Links,
+    /// Peers that were promised rows, and nothing was heard of it since.
+    promises: BTreeMap<NodeId, rows::Promise>,
     /// A ticket whose rows are on their way.
     fetch: Option<rows::Fetch>,
     /// Rows that have come, until the node says whether they are needed.
@@ -360,9 +366,11 @@ impl Master {
                 process.drain_node(body, core)
             }
             Event::RowsReport { peer, arrived } => {
+                process.promises.remove(&peer);
                 process.raft.node.report_rows(peer, arrived);
                 process.drain_node(body, core)
             }
+            Event::Doubt(peer) => process.doubt(body, core, peer),
         };
         self.outcome(core, outcome);
     }

@@ -11,7 +11,7 @@ use crate::{
     trace::{bytes_hash, note},
 };
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use tepui_model::{
     log::{LaunchTask, operation::Kind},
     time::Instant,
@@ -105,6 +105,7 @@ impl Process {
             thread: super::machine::Thread::default(),
             door: super::door::Door::default(),
             links: super::links::Links::default(),
+            promises: BTreeMap::new(),
             fetch: None,
             fetched: None,
         })
@@ -335,12 +336,15 @@ impl Process {
         let sent = core.send_raft(body.id, message);
         if ticket.is_some() {
             note!(core, body.host(), "promises rows to node {to}");
-            if !sent {
-                let event = Event::RowsReport {
-                    peer: to,
-                    arrived: false,
-                };
-                body.later(core, SECOND, event);
+            match sent {
+                true => self.promised(body, core, to),
+                false => {
+                    let event = Event::RowsReport {
+                        peer: to,
+                        arrived: false,
+                    };
+                    body.later(core, SECOND, event);
+                }
             }
         }
     }

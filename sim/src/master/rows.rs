@@ -36,6 +36,17 @@ pub(super) struct Fetch {
     tries: usize,
 }
 
+/// A peer that was promised rows, as its sender knows it.
+#[derive(Debug)]
+pub(super) struct Promise {
+    life: u64,
+    /// It has asked for them: what was sent breaks off when it ends.
+    asked: bool,
+}
+
+/// A ticket that nobody has asked rows for by then was lost.
+const TICKET_PATIENCE: u64 = 2 * SECOND;
+
 /// Tries until the sender of a ticket is told that nothing came of it.
 const TRIES: usize = 8;
 
@@ -97,6 +108,36 @@ impl Process {
     }
 
     // ------------------------------------------------------------ copies
+
+    /// A ticket was sent.
+    pub(super) fn promised(&mut self, body: &Body, core: &mut Core, to: NodeId) {
+        let host = core.nodes.get(&to).copied();
+        let life = host.map_or(0, |it| core.life(it));
+        let asked = false;
+        self.promises.insert(to, Promise { life, asked });
+        body.later(core, TICKET_PATIENCE, Event::Doubt(to));
+    }
+
+    /// Looks whether a peer may still get what it was promised, and tells the node when not.
+    pub(super) fn doubt(
+        &mut self,
+        body: &mut Body,
+        core: &mut Core,
+        peer: NodeId,
+    ) -> Result<(), Fatal> {
+        let Some(promise) = self.promises.get(&peer) else {
+            return Ok(());
+        };
+        let host = core.nodes.get(&peer).copied();
+        let lives = host.is_some_and(|it| core.life(it) == promise.life);
+        if promise.asked && lives {
+            body.later(core, TICKET_PATIENCE, Event::Doubt(peer));
+            return Ok(());
+        }
+        self.promises.remove(&peer);
+        self.raft.node.report_rows(peer, false);
+        self.drain_node(body, core)
+    }
 
     /// A ticket has come: its rows first.
     pub(super) fn fetch(
@@ -161,6 +202,10 @@ impl Process {
         life: u64,
         ticket: Ticket,
     ) {
+        let node = core.nodes.iter().find(|(_, it)| **it == by);
+        if let Some(promise) = node.and_then(|(id, _)| self.promises.get_mut(id)) {
+            promise.asked = true;
+        }
         if body.rows.applied < ticket.index {
             if self.raft.applied >= ticket.index {
                 if self.raft.flushing.is_none() {
