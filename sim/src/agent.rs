@@ -500,7 +500,10 @@ impl Agent {
             };
             let verdict = match made {
                 true => core.checkers.volumes.made(self.number, &id),
-                false => core.checkers.volumes.destroyed(self.number, &id),
+                false => {
+                    let it = &mut core.checkers;
+                    it.volumes.destroyed(self.number, &id, &it.tasks)
+                }
             };
             core.judge("volumes", verdict);
         }

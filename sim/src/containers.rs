@@ -137,7 +137,8 @@ impl Containers {
             Some(persistence.id.clone())
         });
         for volume in volumes {
-            let verdict = core.checkers.volumes.used(agent, &volume, &task);
+            let it = &mut core.checkers;
+            let verdict = it.volumes.used(agent, &volume, &task, &it.tasks);
             core.judge("volumes", verdict);
         }
         let executor = launch

@@ -1,5 +1,6 @@
 //! Persistent data is made when somebody asked for it, and destroyed by DESTROY alone.
 
+use super::tasks::Tasks;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// See the module's documentation.
@@ -39,17 +40,30 @@ impl Volumes {
     }
 
     /// The agent deleted the folder.
-    pub fn destroyed(&mut self, agent: usize, volume: &str) -> Result<(), String> {
+    pub fn destroyed(&mut self, agent: usize, volume: &str, tasks: &Tasks) -> Result<(), String> {
         if !self.unasked.contains(volume) {
             return Err(format!("volume {volume} is destroyed without DESTROY"));
         }
-        if let Some(tasks) = self.living.get(volume).filter(|it| !it.is_empty()) {
+        let living = self.on_volume(volume, tasks);
+        if !living.is_empty() {
             return Err(format!(
-                "volume {volume} is destroyed while tasks {tasks:?} are on it"
+                "volume {volume} is destroyed while tasks {living:?} are on it"
             ));
         }
         self.folders.entry(agent).or_default().remove(volume);
         Ok(())
+    }
+
+    /// Tasks that live on it. As in Mesos, what a removed framework held is free at once, and its
+    /// tasks die as soon as their agent hears of it.
+    fn on_volume(&self, volume: &str, tasks: &Tasks) -> Vec<&str> {
+        let is_removed = |task: &str| {
+            let asked = tasks.get(task);
+            asked.is_some_and(|it| tasks.is_removed(&it.framework_id))
+        };
+        let living = self.living.get(volume).into_iter().flatten();
+        let living = living.map(String::as_str);
+        living.filter(|it| !is_removed(it)).collect()
     }
 
     /// A task that was on a volume has ended.
@@ -60,16 +74,23 @@ impl Volumes {
     }
 
     /// A task starts on the volume.
-    pub fn used(&mut self, agent: usize, volume: &str, task: &str) -> Result<(), String> {
+    pub fn used(
+        &mut self,
+        agent: usize,
+        volume: &str,
+        task: &str,
+        tasks: &Tasks,
+    ) -> Result<(), String> {
         let folder = self.folders.entry(agent).or_default().get_mut(volume);
         match folder {
             None => Err(format!(
                 "task {task} starts on volume {volume}, which is not on agent {agent}"
             )),
-            Some(tasks) => {
-                tasks.push(task.to_owned());
+            Some(folder) => {
+                folder.push(task.to_owned());
                 let living = self.living.entry(volume.to_owned()).or_default();
                 living.insert(task.to_owned());
+                let living = self.on_volume(volume, tasks);
                 match living.len() > 1 && !self.shared.contains(volume) {
                     true => Err(format!(
                         "tasks {living:?} are on volume {volume}, which is not shared"
