@@ -9,8 +9,9 @@ pub struct Volumes {
     asked: BTreeSet<String>,
     unasked: BTreeSet<String>,
     shared: BTreeSet<String>,
-    // Tasks that live on each.
-    living: BTreeMap<String, BTreeSet<String>>,
+    // Tasks that live on each. An agent that comes to a cluster without memory may bring one whose
+    // name is used again elsewhere.
+    living: BTreeMap<(usize, String), BTreeSet<String>>,
     // Folders by agent, with the tasks that wrote into them.
     folders: BTreeMap<usize, BTreeMap<String, Vec<String>>>,
 }
@@ -44,7 +45,7 @@ impl Volumes {
         if !self.unasked.contains(volume) {
             return Err(format!("volume {volume} is destroyed without DESTROY"));
         }
-        let living = self.on_volume(volume, tasks);
+        let living = self.on_volume(agent, volume, tasks);
         if !living.is_empty() {
             return Err(format!(
                 "volume {volume} is destroyed while tasks {living:?} are on it"
@@ -56,12 +57,13 @@ impl Volumes {
 
     /// Tasks that live on it. As in Mesos, what a removed framework held is free at once, and its
     /// tasks die as soon as their agent hears of it.
-    fn on_volume(&self, volume: &str, tasks: &Tasks) -> Vec<&str> {
+    fn on_volume(&self, agent: usize, volume: &str, tasks: &Tasks) -> Vec<&str> {
         let is_removed = |task: &str| {
             let asked = tasks.get(task);
             asked.is_some_and(|it| tasks.is_removed(&it.framework_id))
         };
-        let living = self.living.get(volume).into_iter().flatten();
+        let living = self.living.get(&(agent, volume.to_owned()));
+        let living = living.into_iter().flatten();
         let living = living.map(String::as_str);
         living.filter(|it| !is_removed(it)).collect()
     }
@@ -88,9 +90,9 @@ impl Volumes {
             )),
             Some(folder) => {
                 folder.push(task.to_owned());
-                let living = self.living.entry(volume.to_owned()).or_default();
+                let living = self.living.entry((agent, volume.to_owned())).or_default();
                 living.insert(task.to_owned());
-                let living = self.on_volume(volume, tasks);
+                let living = self.on_volume(agent, volume, tasks);
                 match living.len() > 1 && !self.shared.contains(volume) {
                     true => Err(format!(
                         "tasks {living:?} are on volume {volume}, which is not shared"
