@@ -221,6 +221,10 @@ impl Keeper {
         if self.calling.is_some() || core.quiet {
             return;
         }
+        // Clients do not agree on who leads.
+        if self.random.chance(250) {
+            self.target = self.random.index(core.shape.masters);
+        }
         let ask = self.draw();
         note!(core, self.host(), "asks for {ask:?}");
         let number = core.checkers.registers.ask(core.now, ask);

@@ -718,7 +718,18 @@ fn registers(seed: u64) -> Plan {
     let mut at = 3 * SECOND;
     while at < 39 * SECOND {
         let lasts = random.between(SECOND / 10, 3 * SECOND);
-        parts.push(match random.below(4) {
+        let part = match random.below(5) {
+            // It stands still, and then believes for a moment that it leads.
+            4 => {
+                let (host, lead) = (Host::Master(0), true);
+                parts.push(fault(at + MILLI, Fault::Pause { host, lead, lasts }));
+                let cut = Fault::CutLeader {
+                    clients: false,
+                    one_way: false,
+                    lasts: lasts + SECOND,
+                };
+                fault(at, cut)
+            }
             0 => crash_leader(at, random.chance(500), lasts),
             1 => fault(at, Fault::StepDown),
             2 => fault(
@@ -737,7 +748,8 @@ fn registers(seed: u64) -> Plan {
                     lasts,
                 },
             ),
-        });
+        };
+        parts.push(part);
         at += random.between(SECOND, 4 * SECOND);
     }
     plan(shape, parts)

@@ -698,18 +698,18 @@ impl Machine {
         for executor in &registration.register.executors {
             self.adopt_executor(agent_id, executor);
         }
-        let pending: Vec<_> = self.state.pending_commands(agent_id).cloned().collect();
-        for command in pending {
-            for task in launches(&command) {
-                if !task.executor_info_payload.is_empty() {
-                    let executor = link::AgentExecutor {
-                        framework_id: task.framework_id.clone(),
-                        executor_info_payload: task.executor_info_payload.clone(),
-                        resources: task.executor_resources.clone(),
-                    };
-                    self.adopt_executor(agent_id, &executor);
-                }
-            }
+        let launched = self.state.pending_commands(agent_id);
+        let launched = launched.flat_map(|it| launches(it));
+        let executors: Vec<_> = launched
+            .filter(|it| !it.executor_info_payload.is_empty())
+            .map(|it| link::AgentExecutor {
+                framework_id: it.framework_id.clone(),
+                executor_info_payload: it.executor_info_payload.clone(),
+                resources: it.executor_resources.clone(),
+            })
+            .collect();
+        for executor in executors {
+            self.adopt_executor(agent_id, &executor);
         }
     }
 
