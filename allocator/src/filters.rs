@@ -52,6 +52,35 @@ impl Default for AgentFilters {
 
 const NEVER: Instant = Instant(u64::MAX);
 
+/// The place of the first filter of this client or a later one. When many clients refuse, theirs
+/// are nearly all numbers there are, so that the place can be guessed: a search by halves would
+/// wait for memory at each step.
+fn first_of(ordered: &[Filter], client: u32) -> usize {
+    let (Some(first), Some(last)) = (ordered.first(), ordered.last()) else {
+        return 0;
+    };
+    if client <= first.client {
+        return 0;
+    }
+    if client > last.client {
+        return ordered.len();
+    }
+    let (all, part) = (last.client - first.client, client - first.client);
+    let guess = u64::from(part) * (ordered.len() as u64 - 1) / u64::from(all);
+    let (mut low, mut high) = (guess as usize, guess as usize + 1);
+    let mut step = 1;
+    while low > 0 && ordered[low].client >= client {
+        low = low.saturating_sub(step);
+        step *= 2;
+    }
+    step = 1;
+    while high < ordered.len() && ordered[high - 1].client < client {
+        high = (high + step).min(ordered.len());
+        step *= 2;
+    }
+    low + ordered[low..high].partition_point(|it| it.client < client)
+}
+
 fn covers(more: &Arc<Resources>, less: &Arc<Resources>) -> bool {
     Arc::ptr_eq(more, less) || more.contains(less)
 }
@@ -59,7 +88,7 @@ fn covers(more: &Arc<Resources>, less: &Arc<Resources>) -> bool {
 impl AgentFilters {
     fn of(&self, client: u32) -> impl Iterator<Item = &Filter> {
         let (ordered, lately) = self.filters.split_at(self.ordered as usize);
-        let from = ordered.partition_point(|it| it.client < client);
+        let from = first_of(ordered, client);
         let ordered = ordered[from..]
             .iter()
             .take_while(move |it| it.client == client);
@@ -277,6 +306,32 @@ mod tests {
         assert_eq!(filters.clients().count(), 1);
         filters.remove(1);
         assert_eq!(filters.clients().count(), 0);
+    }
+
+    #[test]
+    fn a_guessed_place_is_the_searched_one() {
+        let filter = |client| Filter {
+            client,
+            refused: 0,
+            until: Instant(0),
+        };
+        let dense = |it: u32| it + 3;
+        let sparse = |it: u32| it * it * 7;
+        let doubled = |it: u32| it / 3 + 1;
+        let odd = |it: u32| if it < 20 { it } else { 100_000 + it };
+        for client_of in [dense, sparse, doubled, odd] {
+            for count in [0, 1, 2, 3, 10, 100] {
+                let filters: Vec<_> = (0..count).map(client_of).map(filter).collect();
+                let asked = (0..110)
+                    .chain(0..110)
+                    .map(client_of)
+                    .flat_map(|it| [it, it + 1]);
+                for client in asked.chain([0, u32::MAX]) {
+                    let expected = filters.partition_point(|it| it.client < client);
+                    assert_eq!(first_of(&filters, client), expected, "{client} of {count}");
+                }
+            }
+        }
     }
 
     #[test]
