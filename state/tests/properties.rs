@@ -261,6 +261,16 @@ fn rows(state: &ClusterState) -> BTreeMap<Bytes, Bytes> {
     state.rows().collect()
 }
 
+// Writes what changed, as the rows' thread does.
+fn write_behind(state: &mut ClusterState, disk: &mut BTreeMap<Bytes, Bytes>) {
+    for (key, row) in state.take_dirty().encode() {
+        match row {
+            Some(row) => disk.insert(key, row),
+            None => disk.remove(&key),
+        };
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -343,12 +353,7 @@ proptest! {
                 committed.share(machine.clone());
             }
             if *writes {
-                for (key, row) in committed.take_dirty().encode() {
-                    match row {
-                        Some(row) => disk.insert(key, row),
-                        None => disk.remove(&key),
-                    };
-                }
+                write_behind(&mut committed, &mut disk);
                 prop_assert_eq!(&disk, &rows(&machine));
             }
             prop_assert_eq!(committed.hash(), machine.hash());
@@ -378,12 +383,7 @@ proptest! {
             for (id, row) in committed.agents() {
                 prop_assert!(machine.agent(id).is_some_and(|it| Arc::ptr_eq(it, row)));
             }
-            for (key, row) in committed.take_dirty().encode() {
-                match row {
-                    Some(row) => disk.insert(key, row),
-                    None => disk.remove(&key),
-                };
-            }
+            write_behind(&mut committed, &mut disk);
             prop_assert_eq!(&disk, &rows(&machine));
             prop_assert_eq!(committed.hash(), machine.hash());
         }
