@@ -595,13 +595,17 @@ fn dead_tasks(seed: u64) -> Plan {
     )
 }
 
-fn overcommit(seed: u64) -> Plan {
-    let mut random = Random::new(seed, "overcommit");
-    let greedy = |role: &str| Style {
+/// Batches of one role that hold all they can.
+fn greedy(role: &str) -> Style {
+    Style {
         role: role.to_owned(),
         most: 16,
         ..Style::batch()
-    };
+    }
+}
+
+fn overcommit(seed: u64) -> Plan {
+    let mut random = Random::new(seed, "overcommit");
     let shape = Shape {
         agents: 2,
         ..shape(
@@ -645,11 +649,6 @@ fn overcommit(seed: u64) -> Plan {
 /// Agents are cut off for longer than five pings, while they work and hold all they can.
 fn returning_agents(seed: u64) -> Plan {
     let mut random = Random::new(seed, "returning agents");
-    let greedy = |role: &str| Style {
-        role: role.to_owned(),
-        most: 16,
-        ..Style::batch()
-    };
     let shape = Shape {
         agents: 3,
         length: 60 * SECOND,
@@ -885,11 +884,6 @@ fn panics(seed: u64) -> Plan {
 }
 
 fn quota(seed: u64) -> Plan {
-    let greedy = |role: &str| Style {
-        role: role.to_owned(),
-        most: 16,
-        ..Style::batch()
-    };
     let shape = shape(seed, vec![greedy("a"), greedy("b")]);
     let act = |at: u64, cpus| {
         let role = "a".to_owned();
