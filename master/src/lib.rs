@@ -325,7 +325,7 @@ async fn peers(
     )?);
     let listener = listener.into_std()?;
     let served = peers.clone();
-    peers.runtime.spawn(async move {
+    peers.runtime.handle().spawn(async move {
         match TcpListener::from_std(listener) {
             Ok(listener) => service::serve(served, listener).await,
             Err(error) => served.give_up(format!("--raft_port: {error}")),
@@ -402,7 +402,7 @@ async fn replicate(app: &Arc<App>, running: &Mutex<Running>) -> Result<()> {
     running.threads.push(machine_thread);
     running.replica = Some(replica);
     drop(running);
-    let runtime = &app.peers.runtime;
+    let runtime = app.peers.runtime.handle();
     runtime.spawn(links::run(app.peers.clone()));
     runtime.spawn(keeper::run(app.peers.clone()));
     Ok(())

@@ -20,6 +20,7 @@ use tepui_replication::{
     BoxError, Committed, Identity, Listener, NodeId, Options, ProposeError, Replica, RowChanges,
     Store,
 };
+use tokio::runtime;
 
 const ROUNDS: usize = 20;
 const PER_ROUND: usize = 200;
@@ -72,7 +73,12 @@ fn main() -> Result<(), BoxError> {
         newest: None,
         events,
     };
-    let replica = Replica::start(Store::open(&options)?, &options, Box::new(owner))?;
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_time()
+        .build()?;
+    let store = Store::open(&options)?;
+    let replica = Replica::start(store, &options, Box::new(owner), runtime.handle())?;
     let handle = replica.handle();
     let term = loop {
         if let Event::Leader(term) = incoming.recv()? {

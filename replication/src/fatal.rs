@@ -1,5 +1,7 @@
 //! What a replica does not survive.
 
+use std::any::Any;
+
 use crate::{listener::BoxError, rocks::DiskFailure};
 
 /// Why this process must end: to go on would mean to acknowledge what may be lost, or to differ
@@ -32,6 +34,18 @@ pub enum Fatal {
         /// What it said.
         message: String,
     },
+}
+
+impl Fatal {
+    /// Of what a thread panicked with.
+    pub(crate) fn panicked(thread: &'static str, panic: &(dyn Any + Send)) -> Fatal {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|it| (*it).to_owned()));
+        Fatal::Panicked {
+            thread,
+            message: text.unwrap_or_default(),
+        }
+    }
 }
 
 /// What is done about it unless [`crate::Options::on_fatal`] says otherwise.

@@ -11,9 +11,9 @@
 //!                                   ▲──────────── applied index is durable ───────────┘
 //! ```
 //!
-//! The three are plain threads; no runtime is needed and none is disturbed. A
-//! [`Listener`] lives on the raft thread: it owns the committed state, receives every
-//! committed entry and hands out dirty rows.
+//! The raft thread is that of a small runtime, which the owner gives and which also reads and
+//! writes the links to the peers; the other two are plain threads. A [`Listener`] lives on the raft
+//! thread: it owns the committed state, receives every committed entry and hands out dirty rows.
 //!
 //! # Invariants
 //! - What [`Listener::on_committed`] receives is durable here and on a quorum; after a crash it

@@ -1,19 +1,19 @@
-//! The thread that owns the node and the listener.
+//! The loop that owns the node and the listener.
 //!
-//! One loop: wait for a command, a writer's progress or the next tick; feed everything that has
-//! come to the node; do what it asks for; write rows behind when it is time.
+//! It waits for a command, a writer's progress or the next tick; feeds everything that has come to
+//! the node; does what it asks for; writes rows behind when it is time. It is a task of its owner's
+//! runtime, whose one thread also reads and writes the links to the peers: a message of a peer and
+//! the answer to it wake nobody else, and the two never work at the same time anyway.
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender},
-    },
+    sync::{Arc, mpsc::SyncSender},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use tepui_replication_node::{MemberChange, Node, NodeId, Origin, Persist, Ready, Role, Ticket};
+use tokio::{sync::mpsc::Receiver, time::timeout};
 
 use crate::{
     fatal::Fatal,
@@ -73,9 +73,6 @@ pub(crate) enum Command {
         changes: Vec<MemberChange>,
         notes: BTreeMap<NodeId, Bytes>,
         answer: Answer<Result<Proposed, String>>,
-    },
-    Stop {
-        flush: bool,
     },
 }
 
@@ -186,7 +183,7 @@ impl RaftThread {
     }
 
     /// Until told to stop, or until something fails.
-    pub(crate) fn run(mut self, incoming: &Receiver<Command>) {
+    pub(crate) async fn run(mut self, mut incoming: Receiver<Command>) {
         let mut stop = None;
         let members = self.node.members().clone();
         self.listener.on_members(&members);
@@ -197,22 +194,21 @@ impl RaftThread {
                 Ok(Drained::Partly) => Duration::ZERO,
                 _ => self.next_tick.saturating_duration_since(Instant::now()),
             };
-            match incoming.recv_timeout(wait) {
-                Ok(command) => stop = self.take(command),
-                Err(RecvTimeoutError::Timeout) => {}
-                // Nobody is left who could say anything.
-                Err(RecvTimeoutError::Disconnected) => stop = Some(false),
+            // What was sent leaves, and what has come is read, before more is taken in.
+            tokio::task::yield_now().await;
+            if let Ok(Some(command)) = timeout(wait, incoming.recv()).await {
+                self.take(command);
             }
             for _ in 1..COMMANDS_AT_ONCE {
                 let Ok(command) = incoming.try_recv() else {
                     break;
                 };
-                stop = stop.or(self.take(command));
+                self.take(command);
             }
             if self.fault.is_told() {
                 break;
             }
-            self.heed();
+            stop = self.heed();
             self.node.on_persisted(self.log.1.get());
             self.advance_time();
             self.watch_disk();
@@ -230,21 +226,22 @@ impl RaftThread {
         }
     }
 
-    // What the machine's thread wants besides proposals, which waits in no queue.
-    fn heed(&mut self) {
-        let (asked, given_up) = {
+    // What the owner and the machine's thread want besides commands, which waits in no queue.
+    // `Some` when told to stop, with whether to write the rows.
+    fn heed(&mut self) -> Option<bool> {
+        let (asked, given_up, stop) = {
             let mut leading = self.shared.leading();
             let given_up = leading.given_up && leading.term != 0;
-            (leading.asked.take(), given_up)
+            (leading.asked.take(), given_up, leading.stop)
         };
         self.asked = self.asked.max(asked);
         if given_up && matches!(self.node.role(), Role::Leader { .. }) {
             self.node.step_down();
         }
+        stop
     }
 
-    // `Some` when told to stop, with whether to write the rows.
-    fn take(&mut self, command: Command) -> Option<bool> {
+    fn take(&mut self, command: Command) {
         match command {
             Command::Wake => {}
             Command::Propose {
@@ -289,9 +286,7 @@ impl RaftThread {
                 };
                 answer(proposed);
             }
-            Command::Stop { flush } => return Some(flush),
         }
-        None
     }
 
     fn status(&self) -> Status {

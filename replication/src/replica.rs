@@ -6,13 +6,17 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc::{SyncSender, TrySendError, sync_channel},
+        mpsc::sync_channel,
     },
     thread::JoinHandle,
 };
 
 use bytes::Bytes;
 use tepui_replication_node::{MemberChange, Members, NodeId, Peer, Role};
+use tokio::{
+    runtime,
+    sync::mpsc::{self, Sender, error::TrySendError},
+};
 
 use crate::{
     fatal::Fatal,
@@ -126,6 +130,8 @@ pub(crate) struct Leading {
     pub(crate) asked: Option<u64>,
     /// Who proposes wants this leadership to end.
     pub(crate) given_up: bool,
+    /// The replica is to stop, with whether to write the rows.
+    pub(crate) stop: Option<bool>,
 }
 
 impl Leading {
@@ -133,6 +139,7 @@ impl Leading {
     pub(crate) fn begin(&mut self, term: u64) {
         *self = Leading {
             term,
+            stop: self.stop,
             ..Leading::default()
         };
     }
@@ -161,7 +168,7 @@ impl Shared {
 pub(crate) struct Fault {
     on_fatal: Arc<dyn Fn(&Fatal) + Send + Sync>,
     told: Arc<AtomicBool>,
-    wake: SyncSender<Command>,
+    wake: Sender<Command>,
 }
 
 impl Fault {
@@ -180,7 +187,7 @@ impl Fault {
 /// The machine's end of a replica. Clones share it.
 #[derive(Clone)]
 pub struct Handle {
-    commands: SyncSender<Command>,
+    commands: Sender<Command>,
     shared: Arc<Shared>,
     max_bytes_in_flight: usize,
 }
@@ -229,7 +236,7 @@ impl Handle {
             in_flight.fetch_sub(bytes, Ordering::AcqRel);
             return Err(match refused {
                 TrySendError::Full(_) => ProposeError::Full,
-                TrySendError::Disconnected(_) => ProposeError::Stopped,
+                TrySendError::Closed(_) => ProposeError::Stopped,
             });
         }
         leading.sequence = sequence;
@@ -395,8 +402,8 @@ impl Handle {
     }
 }
 
-/// A running replica. Dropping it stops its threads at once, as a crash would, without writing
-/// rows: the log holds everything.
+/// A running replica. Dropping it stops it at once, as a crash would, without writing rows: the log
+/// holds everything. Not to be dropped on the runtime's own thread, which then waits for itself.
 #[derive(Debug)]
 pub struct Replica {
     handle: Handle,
@@ -404,7 +411,9 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Starts the threads. A group of one has a leader as soon as its log is written.
+    /// Starts it: its loop on `runtime`, which reads and writes the links to the peers as well and
+    /// has one thread, and the threads that write. A group of one has a leader as soon as its log
+    /// is written.
     ///
     /// # Errors
     /// The store's parts contradict each other, or no thread could be made.
@@ -412,12 +421,13 @@ impl Replica {
         store: Store,
         options: &Options,
         listener: Box<dyn Listener>,
+        runtime: &runtime::Handle,
     ) -> Result<Replica, OpenError> {
         let mut node = store.node(options)?;
         if node.members().is_sole_voter(node.id()) {
             node.campaign();
         }
-        let (commands, incoming) = sync_channel(COMMANDS);
+        let (commands, incoming) = mpsc::channel(COMMANDS);
         let (log_work, log_queue) = sync_channel(BATCHES);
         let (rows_work, rows_queue) = sync_channel(ROWS_WORK);
         let shared = Arc::new(Shared::default());
@@ -454,15 +464,7 @@ impl Replica {
                     go_first();
                 }
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
-                    let message = panic
-                        .downcast_ref::<String>()
-                        .cloned()
-                        .or_else(|| panic.downcast_ref::<&str>().map(|it| (*it).to_owned()))
-                        .unwrap_or_default();
-                    fault.report(&Fatal::Panicked {
-                        thread: name,
-                        message,
-                    });
+                    fault.report(&Fatal::panicked(name, &*panic));
                 }
             };
             let builder = std::thread::Builder::new().name(name.to_owned());
@@ -477,7 +479,6 @@ impl Replica {
         let counted = Arc::clone(&replica.handle.shared);
         let of_rows = fault.clone();
         let room = writers::Room::new(dir.clone());
-        spawn("raft", Box::new(move || raft.run(&incoming)))?;
         spawn(
             "raft-log",
             Box::new(move || {
@@ -488,6 +489,14 @@ impl Replica {
             ROWS,
             Box::new(move || writers::write_rows(rows, room, &rows_queue, &flushed, &of_rows)),
         )?;
+        let raft = runtime.spawn(raft.run(incoming));
+        runtime.spawn(async move {
+            if let Err(ended) = raft.await
+                && let Ok(panic) = ended.try_into_panic()
+            {
+                fault.report(&Fatal::panicked("raft", &*panic));
+            }
+        });
         Ok(replica)
     }
 
@@ -502,8 +511,10 @@ impl Replica {
     }
 
     fn end(&mut self, flush: bool) {
-        // Blocks until the raft thread takes it; when it is gone there is nothing to stop.
-        let _ = self.handle.commands.send(Command::Stop { flush });
+        self.handle.shared.leading().stop = Some(flush);
+        // When the queue is full the raft thread is awake, and looks before it sleeps; when it is
+        // gone there is nothing to stop. The writers end after it.
+        let _ = self.handle.commands.try_send(Command::Wake);
         for thread in self.threads.drain(..) {
             // Panics are caught inside.
             let _ = thread.join();

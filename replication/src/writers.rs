@@ -11,6 +11,7 @@ use std::{
 };
 
 use tepui_replication_node::Persist;
+use tokio::sync::mpsc::Sender;
 
 use crate::{
     fatal::Fatal,
@@ -26,12 +27,12 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Progress {
     done: Arc<AtomicU64>,
-    wake: SyncSender<Command>,
+    wake: Sender<Command>,
 }
 
 impl Progress {
     /// Of a writer that has done everything up to `done` in an earlier life.
-    pub(crate) fn new(done: u64, wake: SyncSender<Command>) -> Progress {
+    pub(crate) fn new(done: u64, wake: Sender<Command>) -> Progress {
         Progress {
             done: Arc::new(AtomicU64::new(done)),
             wake,

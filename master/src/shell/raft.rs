@@ -320,7 +320,8 @@ pub(crate) fn start(
         leading: 0,
         peers: peers.clone(),
     };
-    let replica = Replica::start(store, &options, Box::new(receiver))?;
+    let runtime = peers.runtime.handle();
+    let replica = Replica::start(store, &options, Box::new(receiver), runtime)?;
     let handle = replica.handle();
     let membership = Membership {
         identity,

@@ -382,6 +382,10 @@ impl<D: Disk> Node<D> {
             check_quorum: true,
             pre_vote: true,
             batch_append: true,
+            // Followers learn what is committed from the next entries, or from a heartbeat: a
+            // message of its own for that, and its answer, would double what one writer costs.
+            // Changes of members are told at once all the same.
+            skip_bcast_commit: true,
             ..raft::Config::default()
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());

@@ -15,6 +15,7 @@ use tepui_replication::{
     BoxError, Committed, Handle, Identity, Listener, NodeId, OpenError, Options, Position, Replica,
     RowChanges, Store,
 };
+use tokio::runtime::{self, Runtime};
 
 /// Long enough for any disk; nothing waits that long unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -77,6 +78,13 @@ impl Listener for Owner {
     }
 }
 
+/// As a master's: one thread.
+pub fn runtime() -> Runtime {
+    let mut runtime = runtime::Builder::new_multi_thread();
+    runtime.worker_threads(1).enable_time();
+    runtime.build().expect("a runtime")
+}
+
 pub fn identity() -> Identity {
     Identity::first("store", "cluster")
 }
@@ -100,6 +108,8 @@ pub struct Running {
     pub replayed: usize,
     /// Applied index of the rows found.
     pub applied: u64,
+    // Ends after the replica.
+    _runtime: Runtime,
 }
 
 impl Running {
@@ -142,10 +152,12 @@ impl Running {
             dirty: BTreeSet::new(),
             events: sender,
         };
-        let replica = Replica::start(store, options, Box::new(owner))?;
+        let runtime = runtime();
+        let replica = Replica::start(store, options, Box::new(owner), runtime.handle())?;
         let mut running = Running {
             handle: replica.handle(),
             replica,
+            _runtime: runtime,
             term: 0,
             events,
             seen,

@@ -101,33 +101,44 @@ pub(crate) struct Peers {
     pub(crate) runtime: Runtime,
 }
 
-/// Threads of their own for what masters say to each other: clients that keep all others busy do
-/// not delay a heartbeat.
+/// A thread of its own for Raft and what masters say to each other: clients that keep all others
+/// busy do not delay a heartbeat, and a message needs no second thread to be thought about.
 #[derive(Debug)]
-pub(crate) struct Runtime(Option<tokio::runtime::Runtime>);
+pub(crate) struct Runtime {
+    handle: tokio::runtime::Handle,
+    // Until it is dropped.
+    owned: Option<tokio::runtime::Runtime>,
+}
+
+/// Polls of tasks until the thread looks what has come on its sockets, or from other threads: a
+/// poll of Raft takes up to a tick.
+const POLLS: u32 = 4;
 
 impl Runtime {
     fn new() -> std::io::Result<Runtime> {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("peers")
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .event_interval(POLLS)
+            .global_queue_interval(POLLS)
+            .thread_name("raft")
             .on_thread_start(go_first)
             .enable_all()
-            .build()
-            .map(|it| Runtime(Some(it)))
+            .build()?;
+        Ok(Runtime {
+            handle: runtime.handle().clone(),
+            owned: Some(runtime),
+        })
     }
 
-    /// Runs a task there.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        if let Some(runtime) = &self.0 {
-            runtime.spawn(task);
-        }
+    /// To run something there.
+    pub(crate) fn handle(&self) -> &tokio::runtime::Handle {
+        &self.handle
     }
 }
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.owned.take() {
             // May be dropped by a task, which must not wait.
             runtime.shutdown_background();
         }
