@@ -177,6 +177,25 @@ impl Agent {
         process.map_or_else(Vec::new, |it| it.machine.view().total)
     }
 
+    /// Whether it runs nothing because it is to be emptied.
+    pub fn drains(&self) -> bool {
+        let process = self.process.as_ref();
+        process.is_some_and(|it| it.machine.view().drain.is_some())
+    }
+
+    /// What it has on its disk and waits to be told that it was heard, in words.
+    pub fn waits_for(&self) -> Option<String> {
+        use link::record::Kind;
+        let machine = &self.process.as_ref()?.machine;
+        machine.snapshot().into_iter().find_map(|it| match it.kind {
+            Some(Kind::AppendUpdate(it)) => Some(format!("an update of task {}", it.task_id)),
+            Some(Kind::Operation(it)) => {
+                Some(format!("the end of operation {}", it.operation_uuid))
+            }
+            _ => None,
+        })
+    }
+
     /// Starts the process in a while.
     pub fn start_after(&mut self, core: &mut Core, delay: u64) {
         self.later(core, delay, Event::Start);

@@ -42,11 +42,11 @@ struct Free {
 }
 
 impl Free {
-    fn of(offer: &wire::Offer) -> Free {
+    fn of(offers: &[wire::Offer]) -> Free {
         let mut free = Free::default();
-        for it in offer
-            .resources
+        for it in offers
             .iter()
+            .flat_map(|it| &it.resources)
             .filter(|it| it.reservations.is_empty())
         {
             let amount = it.scalar.map_or(0.0, |it| it.value);
@@ -87,15 +87,10 @@ pub(crate) fn answer(
             style.most.saturating_sub(store.tasks.len()).min(4)
         }
         Kind::Service(count) => count.saturating_sub(store.tasks.len()).min(2),
-        Kind::Reserver | Kind::Silent | Kind::Picky => 0,
+        Kind::Reserver | Kind::Silent | Kind::Picky | Kind::Rough => 0,
     };
-    // Agents are known by the names of their machines.
-    let agent = offer
-        .hostname
-        .strip_prefix("host")
-        .and_then(|it| it.parse::<usize>().ok())
-        .unwrap_or(usize::MAX);
-    let mut free = Free::of(offer);
+    let agent = agent_of(offer);
+    let mut free = Free::of(std::slice::from_ref(offer));
     for _ in 0..wanted {
         store.made += 1;
         let id = format!("t{number}-{}", store.made);
@@ -137,11 +132,30 @@ pub(crate) fn answer(
             &mut tasks,
         );
     }
+    let refuse_seconds = refuse(random);
+    let call = call(core, vec![offer.id.clone()], operations, refuse_seconds);
+    Choice { call, tasks }
+}
+
+/// Agents are known by the names of their machines.
+fn agent_of(offer: &wire::Offer) -> usize {
+    let number = offer.hostname.strip_prefix("host");
+    let number = number.and_then(|it| it.parse().ok());
+    number.unwrap_or(usize::MAX)
+}
+
+/// ACCEPT, or DECLINE when there is nothing to do.
+fn call(
+    core: &mut Core,
+    offer_ids: Vec<wire::OfferId>,
+    operations: Vec<wire::offer::Operation>,
+    refuse_seconds: f64,
+) -> scheduler::Call {
+    core.checkers.offers.answered(&offer_ids);
     let filters = Some(wire::Filters {
-        refuse_seconds: Some(refuse(random)),
+        refuse_seconds: Some(refuse_seconds),
     });
-    let offer_ids = vec![offer.id.clone()];
-    let call = match operations.is_empty() {
+    match operations.is_empty() {
         true => scheduler::Call {
             r#type: Some(call::Type::Decline as i32),
             decline: Some(call::Decline { offer_ids, filters }),
@@ -156,7 +170,65 @@ pub(crate) fn answer(
             }),
             ..scheduler::Call::default()
         },
+    }
+}
+
+/// Answers several offers at once, and not always as it should.
+pub(crate) fn answer_roughly(
+    core: &mut Core,
+    style: &Style,
+    number: usize,
+    store: &mut Store,
+    random: &mut Random,
+    offers: &[wire::Offer],
+) -> Choice {
+    let first = &offers[0];
+    let offer_ids = offers.iter().map(|it| it.id.clone()).collect();
+    // Offers of one agent go together, and nobody else's.
+    let of_several = offers.iter().any(|it| it.agent_id != first.agent_id);
+    let foreign = match random.chance(100) {
+        true => core.checkers.offers.of_another(&first.framework_id.value),
+        false => None,
     };
+    let mut free = Free::of(offers);
+    let (mut operations, mut tasks) = (Vec::new(), Vec::new());
+    let wanted = match core.quiet {
+        true => 0,
+        false => style.most.saturating_sub(store.tasks.len()).min(4),
+    };
+    for _ in 0..wanted {
+        store.made += 1;
+        let id = format!("t{number}-{}", store.made);
+        let mut plan = TaskPlan::draw(random, id.clone(), number, agent_of(first));
+        let too_large = random.chance(150);
+        if too_large {
+            plan.cpus = free.cpus + 100;
+        } else if free.cpus < plan.cpus || free.mem < plan.mem {
+            continue;
+        } else {
+            free.cpus -= plan.cpus;
+            free.mem -= plan.mem;
+        }
+        operations.push(launch(&plan, first, None));
+        let twice = !too_large && random.chance(100);
+        if twice {
+            operations.push(launch(&plan, first, None));
+        }
+        tasks.push(ask(core, store, first, plan));
+        if too_large || of_several || foreign.is_some() {
+            core.checkers.tasks.is_wrong(&id);
+        }
+        if twice {
+            core.checkers.tasks.is_asked_twice(&id);
+        }
+    }
+    let refuse_seconds = *random.pick(&[0.0, 1.0, 5.0]);
+    let mut call = call(core, offer_ids, operations, refuse_seconds);
+    if let Some(accept) = &mut call.accept {
+        accept.offer_ids.extend(foreign);
+    } else if let Some(decline) = &mut call.decline {
+        decline.offer_ids.extend(foreign);
+    }
     Choice { call, tasks }
 }
 

@@ -45,6 +45,8 @@ pub enum Event {
     Acknowledge(Box<call::Acknowledge>),
     /// It answers offers that it kept.
     Answer(Vec<wire::Offer>),
+    /// It answers all that it has.
+    AnswerAll,
     /// It reads its events again.
     ReadOn,
 }
@@ -60,6 +62,7 @@ impl Event {
             Event::Acknowledge(_) => 5,
             Event::Answer(offers) => 6 ^ (offers.len() as u64) << 4,
             Event::ReadOn => 7,
+            Event::AnswerAll => 8,
         }
     }
 }
@@ -128,6 +131,10 @@ struct Process {
     tries: u64,
     unread: VecDeque<(Conn, Frame)>,
     reconcile_at: u64,
+    /// Offers that it will answer together, in a while.
+    kept: Vec<wire::Offer>,
+    /// It said that it wants no offers.
+    suppressed: bool,
 }
 
 /// A framework.
@@ -231,6 +238,8 @@ impl Framework {
             tries: 0,
             unread: VecDeque::new(),
             reconcile_at: 0,
+            kept: Vec::new(),
+            suppressed: false,
         });
         self.subscribe(core, 0);
         self.later(core, SECOND / 2, Event::Beat);
@@ -252,6 +261,7 @@ impl Framework {
             Event::Beat => self.beat(core),
             Event::Acknowledge(it) => self.acknowledge(core, *it),
             Event::Answer(offers) => self.answer_offers(core, offers),
+            Event::AnswerAll => self.answer_roughly(core),
             Event::ReadOn => {
                 self.slow = false;
                 let unread = self
@@ -344,6 +354,7 @@ impl Framework {
             return;
         };
         process.unread.clear();
+        process.kept.clear();
         if self.style.inside {
             // They were to ride on it.
             process.calls.clear();
@@ -503,6 +514,38 @@ impl Framework {
             let call = choices::nonsense(&mut self.random, &self.store);
             self.call(core, call, About::Nothing);
         }
+        if self.style.kind == Kind::Rough {
+            self.change_its_mind(core);
+        }
+    }
+
+    /// It wants no offers for a while, or some again.
+    fn change_its_mind(&mut self, core: &mut Core) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let changes = match process.suppressed {
+            true => self.random.chance(400),
+            false => !core.quiet && self.random.chance(100),
+        };
+        if !changes {
+            return;
+        }
+        process.suppressed = !process.suppressed;
+        let call = match process.suppressed {
+            true => scheduler::Call {
+                r#type: Some(call::Type::Suppress as i32),
+                suppress: Some(call::Suppress::default()),
+                ..scheduler::Call::default()
+            },
+            false => scheduler::Call {
+                r#type: Some(call::Type::Revive as i32),
+                revive: Some(call::Revive::default()),
+                ..scheduler::Call::default()
+            },
+        };
+        note!(core, self.host(), "sends {}", call.r#type().as_str_name());
+        self.call(core, call, About::Nothing);
     }
 
     /// Asks what became of everything that has not ended.
@@ -538,7 +581,7 @@ impl Framework {
     }
 
     fn kill_some(&mut self, core: &mut Core) {
-        if let Kind::Service(_) = self.style.kind
+        if matches!(self.style.kind, Kind::Service(_) | Kind::Rough)
             && !core.quiet
             && self.random.chance(150)
         {
@@ -552,6 +595,9 @@ impl Framework {
             if !running.is_empty() {
                 let id = self.random.pick(&running).clone();
                 self.kill(core, &id);
+                if self.style.kind == Kind::Rough {
+                    self.kill(core, &id);
+                }
             }
         }
         // Only what the master took note of is never asked for again.
@@ -655,6 +701,12 @@ impl Framework {
                 let offers = event.offers.map(|it| it.offers).unwrap_or_default();
                 self.offered(core, offers);
             }
+            event::Type::Rescind => {
+                let id = event.rescind.map(|it| it.offer_id);
+                if let Some(process) = &mut self.process {
+                    process.kept.retain(|it| Some(&it.id) != id.as_ref());
+                }
+            }
             event::Type::Update => {
                 if let Some(it) = event.update {
                     self.updated(core, it.status);
@@ -692,6 +744,7 @@ impl Framework {
         self.store.id = Some(id);
         if let Some(process) = &mut self.process {
             process.backoff = FIRST_BACKOFF;
+            process.suppressed = false;
             if let Some(stream) = &mut process.stream {
                 stream.subscribed = true;
             }
@@ -723,6 +776,11 @@ impl Framework {
         );
         let verdict = core.checkers.told(core.now, self.number, &status);
         core.judge("updates", verdict);
+        let asked = core.checkers.tasks.get(&task);
+        if asked.is_some_and(|it| it.twice) && state == TaskState::TaskError {
+            // The second of that name. The first is not touched by it.
+            return;
+        }
         // One that nobody knows was never launched, or ended long ago.
         let over = crate::checkers::updates::ends(state) || state == TaskState::TaskUnknown;
         if let Some(known) = self.store.tasks.get_mut(&task) {
@@ -837,11 +895,42 @@ impl Framework {
             .offered(core.now, self.number, offers.len());
         match self.style.kind {
             Kind::Silent => {}
+            Kind::Rough => {
+                let Some(process) = &mut self.process else {
+                    return;
+                };
+                if process.kept.is_empty() {
+                    let wait = self.random.below(2 * SECOND);
+                    core.after(
+                        wait,
+                        WorldEvent::Framework(self.number, self.life, Event::AnswerAll),
+                    );
+                }
+                process.kept.extend(offers);
+            }
             Kind::Hoarder => {
                 let wait = self.random.between(3 * SECOND, 15 * SECOND);
                 self.later(core, wait, Event::Answer(offers));
             }
             _ => self.answer_offers(core, offers),
+        }
+    }
+
+    /// Several offers in one call, of several agents now and then.
+    fn answer_roughly(&mut self, core: &mut Core) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let mut kept = std::mem::take(&mut process.kept);
+        kept.sort_by(|left, right| left.agent_id.value.cmp(&right.agent_id.value));
+        let together = self.random.chance(100);
+        let groups = kept.chunk_by(|left, right| together || left.agent_id == right.agent_id);
+        for offers in groups {
+            let (style, random) = (&self.style, &mut self.random);
+            let answer =
+                choices::answer_roughly(core, style, self.number, &mut self.store, random, offers);
+            let about = About::Launch(answer.tasks);
+            self.call(core, answer.call, about);
         }
     }
 

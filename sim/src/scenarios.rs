@@ -229,6 +229,57 @@ pub const ALL: &[Scenario] = &[
         check: |world| works(world, 1, 20),
     },
     Scenario {
+        name: "hoarders",
+        invariant: "offers that lie are taken back when somebody waits for them, without a time-out",
+        plan: |seed| {
+            let mut plan = never_declines(seed);
+            plan.shape.timing.offer_timeout = None;
+            plan
+        },
+        check: |world| works(world, 1, 20),
+    },
+    Scenario {
+        name: "rough_manners",
+        invariant: "what nobody was offered is not launched, and who wants offers again gets some",
+        plan: rough_manners,
+        check: |world| {
+            works(world, 0, 15)
+                .and(works(world, 1, 15))
+                .and(works(world, 2, 15))
+        },
+    },
+    Scenario {
+        name: "drains",
+        invariant: "an agent that is drained becomes empty, and one that is taken back works again",
+        plan: drains,
+        check: |world| works(world, 0, 40).and(works_late(world, 0, 45 * SECOND, 20)),
+    },
+    Scenario {
+        name: "weights",
+        invariant: "roles get what their weights say, whoever leads",
+        plan: weights,
+        check: |world| {
+            let late = |framework| ran_since(world, framework, 30 * SECOND);
+            let (light, heavy) = (late(0), late(1));
+            match light > 10 && heavy * 10 >= light * 15 {
+                true => Ok(()),
+                false => Err(format!(
+                    "a weight of 3 ran {heavy} tasks, one of 1 ran {light}"
+                )),
+            }
+        },
+    },
+    Scenario {
+        name: "forgotten_agents",
+        invariant: "agents that are there are never forgotten, however long the cluster lives",
+        plan: |seed| {
+            let mut shape = shape(seed, vec![Style::service(4)]);
+            shape.length = 1000 * SECOND;
+            plan(shape, Vec::new())
+        },
+        check: |world| works_late(world, 0, 950 * SECOND, 3),
+    },
+    Scenario {
         name: "failover_timeout",
         invariant: "a framework is removed after its failover_timeout and not before, across leaders",
         plan: failover_timeout,
@@ -277,18 +328,22 @@ fn at_least(found: u64, least: u64, what: &str) -> Result<(), String> {
 
 /// A framework got its work done meanwhile.
 fn works(world: &World, framework: usize, least: u64) -> Result<(), String> {
+    works_late(world, framework, 0, least)
+}
+
+/// The same of what it asked for after a time.
+fn works_late(world: &World, framework: usize, since: u64, least: u64) -> Result<(), String> {
+    let ran = ran_since(world, framework, since);
+    at_least(ran, least, &format!("tasks of framework {framework} ran"))
+}
+
+/// Tasks of a framework that were asked for after a time and ran.
+fn ran_since(world: &World, framework: usize, since: u64) -> u64 {
     let checkers = &world.core.checkers;
-    let lived = checkers
-        .tasks
-        .iter()
-        .filter(|it| it.plan.framework == framework)
-        .filter(|it| checkers.lives.get(&it.plan.id).is_some())
-        .count();
-    at_least(
-        lived as u64,
-        least,
-        &format!("tasks of framework {framework} ran"),
-    )
+    let asked = checkers.tasks.iter();
+    let asked = asked.filter(|it| it.plan.framework == framework && it.at >= since);
+    let ran = asked.filter(|it| checkers.lives.get(&it.plan.id).is_some());
+    ran.count() as u64
 }
 
 fn leaders(world: &World, most: usize) -> Result<(), String> {
@@ -903,6 +958,62 @@ fn never_declines(seed: u64) -> Plan {
     let mut shape = shape(seed, vec![Style::of(Kind::Silent), Style::batch()]);
     shape.timing.offer_timeout = Some(4 * SECOND);
     plan(shape, Vec::new())
+}
+
+fn rough_manners(seed: u64) -> Plan {
+    let mut random = Random::new(seed, "rough manners");
+    let rough = |role: &str| Style {
+        role: role.to_owned(),
+        ..Style::of(Kind::Rough)
+    };
+    let shape = shape(seed, vec![rough("a"), rough("b"), Style::batch()]);
+    let mut parts = Vec::new();
+    let mut at = 4 * SECOND;
+    while at < 38 * SECOND {
+        let framework = random.index(2);
+        parts.push(fault(at, Fault::TakeOver { framework }));
+        at += random.between(4 * SECOND, 8 * SECOND);
+    }
+    plan(shape, parts)
+}
+
+/// Each agent is drained in turn, and comes back.
+fn drains(seed: u64) -> Plan {
+    let shape = Shape {
+        length: 60 * SECOND,
+        ..shape(
+            seed,
+            vec![greedy("a"), Style::service(8), Style::of(Kind::Rough)],
+        )
+    };
+    let mut parts = Vec::new();
+    for agent in 0..shape.agents {
+        let at = (4 + 9 * agent as u64) * SECOND;
+        let mark_gone = false;
+        parts.push((at, Part::Act(Act::Drain { agent, mark_gone })));
+        parts.push((at + 8 * SECOND, Part::Act(Act::Reactivate { agent })));
+    }
+    // The last one stays as it is.
+    parts.push(crash_leader(8 * SECOND, false, SECOND));
+    plan(shape, parts)
+}
+
+/// Two roles want more than there is; the leader that was told of their weights dies.
+fn weights(seed: u64) -> Plan {
+    let insatiable = |role| Style {
+        most: 200,
+        ..greedy(role)
+    };
+    let shape = Shape {
+        agents: 2,
+        length: 90 * SECOND,
+        ..shape(seed, vec![insatiable("a"), insatiable("b")])
+    };
+    let role = "b".to_owned();
+    let micro = 3_000_000;
+    let weight = (3 * SECOND, Part::Act(Act::Weight { role, micro }));
+    let crash = crash_leader(15 * SECOND, false, SECOND);
+    plan(shape, vec![weight, crash])
 }
 
 fn failover_timeout(seed: u64) -> Plan {

@@ -12,7 +12,10 @@ use crate::{
     world::World,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use tepui_model::{Resources, wire::TaskState};
+use tepui_model::{
+    Resources,
+    wire::{DrainState, TaskState},
+};
 use tepui_state::ClusterState;
 
 /// After everything is mended, somebody leads within two election time-outs and what processes
@@ -86,6 +89,7 @@ impl World {
             .or_else(|| self.unsettled_clients(state))
             .or_else(|| self.unsettled_tasks(state))
             .or_else(|| self.unsettled_agents(state))
+            .or_else(|| self.unsettled_operations(state))
             .or_else(|| self.unsettled_keepers(state))
             .or_else(|| self.core.checkers.orders.kept(state).err())
     }
@@ -206,6 +210,21 @@ impl World {
         for agent in &self.agents {
             let id = agent.id();
             let row = state.agent(&id.as_str().into())?;
+            if let Some(text) = agent.waits_for() {
+                return Some(format!("agent {} keeps {text}", agent.number));
+            }
+            if agent.drains() != row.drain.is_some() {
+                return Some(format!(
+                    "agent {} drains: {}, and the log says {:?}",
+                    agent.number,
+                    agent.drains(),
+                    row.drain
+                ));
+            }
+            let draining = DrainState::Draining as i32;
+            if row.drain.as_ref().is_some_and(|it| it.state == draining) {
+                return Some(format!("agent {} is not empty yet", agent.number));
+            }
             let rows = state.executors_of_agent(&id.as_str().into());
             let rows = rows.map(|(_, it, _)| it.as_str().to_owned());
             let rows: BTreeSet<String> = rows.collect();
@@ -247,6 +266,17 @@ impl World {
             }
         }
         None
+    }
+
+    /// Every operation has an id, so that its framework hears of its end and says so.
+    fn unsettled_operations(&self, state: &ClusterState) -> Option<String> {
+        let here = |agent: &str| self.agents.iter().any(|it| it.id() == agent);
+        let mut left = state.operations().filter(|it| here(&it.agent_id));
+        let left = left.next()?;
+        Some(format!(
+            "operation {} of framework {} is kept in state {}",
+            left.operation_id, left.framework_id, left.state
+        ))
     }
 
     fn unsettled_keepers(&self, state: &ClusterState) -> Option<String> {

@@ -24,6 +24,10 @@ pub enum Kind {
     Executors,
     /// Short tasks, and calls that make no sense.
     Hostile,
+    /// Short tasks asked for in every way that the API allows, and in some that it does not: several
+    /// offers in one call, of several agents too, more than is offered, one task twice, offers of
+    /// others. It does not always want offers.
+    Rough,
 }
 
 /// A framework's ways.
@@ -90,6 +94,7 @@ impl Style {
             Kind::Picky,
             Kind::Hostile,
             Kind::Executors,
+            Kind::Rough,
         ];
         let kind = match number {
             // Somebody works in every cluster.

@@ -384,11 +384,7 @@ impl Machine {
             info_payload: self.options.info.encode_to_vec().into(),
         };
         if self.knowledge.identity != identity {
-            // Commands are counted per id.
-            if self.knowledge.identity.agent_id != identity.agent_id {
-                self.record(Kind::CommandsDone(link::CommandsDone { up_to: 0 }));
-            }
-            self.record(Kind::Identity(identity));
+            self.take_identity(identity);
         }
         if !it.total.is_empty() && self.knowledge.total.as_ref() != Some(&it.total) {
             self.record(Kind::Totals(link::Totals { total: it.total }));
@@ -430,9 +426,20 @@ impl Machine {
         for key in tasks {
             self.kill_silently(&key);
         }
-        self.record(Kind::Identity(link::Identity::default()));
-        self.record(Kind::CommandsDone(link::CommandsDone { up_to: 0 }));
+        self.take_identity(link::Identity::default());
         self.process(ProcessCommand::Exit(reason));
+    }
+
+    /// Takes another identity. With another id come other commands: they are counted anew, and that
+    /// the agent of before was to be emptied is over.
+    fn take_identity(&mut self, identity: link::Identity) {
+        if self.knowledge.identity.agent_id != identity.agent_id {
+            self.record(Kind::CommandsDone(link::CommandsDone { up_to: 0 }));
+            if self.knowledge.draining.is_some() {
+                self.record(Kind::Draining(link::Draining::default()));
+            }
+        }
+        self.record(Kind::Identity(identity));
     }
 
     /// Ends a task of which nobody wants to hear.

@@ -443,6 +443,8 @@ impl Machine {
             self.executors_are_back(&agent_id, &registration);
         }
         self.resume_operations(&agent_id);
+        // Its last task may have been forgotten while it was unreachable.
+        self.check_drained(&agent_id);
         Ok(())
     }
 

@@ -91,11 +91,11 @@ impl Machine {
             used.push((agent_id.clone(), resources));
             agents.insert(agent_id);
         }
-        for agent_id in agents {
+        for agent_id in &agents {
             // An unreachable one is told when it comes back: the log knows its tasks no more.
-            if self.agents.get(&agent_id).is_some() {
+            if self.agents.get(agent_id).is_some() {
                 self.order(
-                    &agent_id,
+                    agent_id,
                     log::command::Kind::ShutdownFramework(log::ShutdownFramework {
                         framework_id: framework_id.as_str().to_owned(),
                     }),
@@ -105,6 +105,8 @@ impl Machine {
         for (agent_id, resources) in used {
             self.release(framework_id, &agent_id, &resources);
         }
+        let operations = self.state.operations_of_framework(framework_id);
+        agents.extend(operations.map(|it| AgentId::from(it.agent_id.as_str())));
         self.log(Kind::RemoveFramework(log::RemoveFramework {
             framework_id: framework_id.as_str().to_owned(),
             wall_time: self.wall.as_secs(),
@@ -120,6 +122,10 @@ impl Machine {
                 Status::Ok,
                 "the framework was removed",
             );
+        }
+        // What it had there may have been all that was left.
+        for agent_id in &agents {
+            self.check_drained(agent_id);
         }
         self.allocation.trigger(self.now);
     }

@@ -174,6 +174,7 @@ impl Machine {
             self.log(Kind::RemoveOperation(log::RemoveOperation {
                 operation_uuid: row.uuid.clone(),
             }));
+            self.check_drained(agent_id);
         }
         self.acknowledge_operation_at_agent(agent_id, &row.uuid, uuid);
     }

@@ -1,10 +1,17 @@
 //! What is offered and what is used on an agent never exceed what the agent has, and no role is
-//! offered more than its quota: added up anew from the messages, resource by resource.
+//! offered more than its quota: added up anew from the messages, resource by resource. Offers are of
+//! agents that are there, to those who want some and have been told, and go away when their
+//! framework answers them or is told.
 
 use prost::Message as _;
-use std::collections::{BTreeMap, BTreeSet};
-use tepui_master_machine::output::{Output, ViewChange};
-use tepui_model::{AgentId, OfferId, wire};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use tepui_master_machine::output::{Message, Output, ViewChange};
+use tepui_model::{
+    AgentId, FrameworkId, OfferId, event::Event, log::operation::Kind, offer::Offer, wire,
+};
 use tepui_state::ClusterState;
 
 #[derive(Debug, Clone)]
@@ -13,6 +20,7 @@ struct Outstanding {
     framework: String,
     role: String,
     amounts: Amounts,
+    offer: Arc<Offer>,
 }
 
 /// Thousandths by name, and ports.
@@ -61,6 +69,10 @@ impl Amounts {
 #[derive(Debug, Default)]
 pub struct Offers {
     outstanding: BTreeMap<usize, BTreeMap<OfferId, Outstanding>>,
+    // Ever: those that outlive a panic are added again.
+    known: BTreeSet<OfferId>,
+    // Named by their own frameworks in an answer.
+    answered: BTreeSet<String>,
     made: u64,
     /// Inverse offers made so far.
     pub inverse: u64,
@@ -86,6 +98,21 @@ impl Offers {
     /// Whether none was made.
     pub fn is_empty(&self) -> bool {
         self.made == 0
+    }
+
+    /// A framework answers offers that it was made.
+    pub fn answered(&mut self, ids: &[wire::OfferId]) {
+        let ids = ids.iter().map(|it| it.value.clone());
+        self.answered.extend(ids);
+    }
+
+    /// An offer that was made to somebody else, by whichever master leads.
+    pub fn of_another(&self, framework: &str) -> Option<wire::OfferId> {
+        let mut all = self.outstanding.values().flatten();
+        let (id, _) = all.find(|(_, it)| it.framework != framework)?;
+        Some(wire::OfferId {
+            value: id.as_str().to_owned(),
+        })
     }
 
     /// Offers that are out, as frameworks and agents.
@@ -134,6 +161,18 @@ impl Offers {
         output: &Output,
     ) -> Result<(), String> {
         let mut touched = BTreeSet::new();
+        let events = output.send.iter().filter_map(|it| match &it.message {
+            Message::Event { event, .. } => Some(&**event),
+            _ => None,
+        });
+        let (mut rescinded, mut subscribed) = (BTreeSet::new(), BTreeSet::new());
+        for event in events {
+            match event {
+                Event::Rescind(id) => drop(rescinded.insert(id)),
+                Event::Subscribed { framework_id, .. } => drop(subscribed.insert(framework_id)),
+                _ => {}
+            }
+        }
         for change in &output.view {
             match change {
                 ViewChange::OfferAdded(offer) => {
@@ -145,6 +184,7 @@ impl Offers {
                         framework: offer.framework_id.as_str().to_owned(),
                         role: offer.role.as_str().to_owned(),
                         amounts,
+                        offer: offer.clone(),
                     };
                     touched.insert(it.agent.clone());
                     let (role, added) = (it.role.clone(), it.amounts.clone());
@@ -154,11 +194,23 @@ impl Offers {
                     }
                     self.check_quota(master, state, &role, &added)?;
                     check_offered(state, offer)?;
+                    if self.known.insert(offer.id.clone()) {
+                        check_wanted(state, offer)?;
+                    }
                 }
                 ViewChange::OfferRemoved(id) => {
                     let all = self.outstanding.entry(master).or_default();
-                    if all.remove(id).is_none() {
+                    let Some(it) = all.remove(id) else {
                         return Err(format!("offer {id} is removed and was not there"));
+                    };
+                    let told = self.answered.contains(id.as_str())
+                        || rescinded.contains(id)
+                        || subscribed.contains(&it.offer.framework_id);
+                    if !told && listens(state, &it.offer.framework_id) {
+                        return Err(format!(
+                            "offer {id} goes away, and framework {} neither answered it nor is told",
+                            it.framework
+                        ));
                     }
                 }
                 ViewChange::InverseOfferAdded(it) => {
@@ -169,10 +221,45 @@ impl Offers {
                 _ => {}
             }
         }
+        self.check_told(master, output, &subscribed)?;
+        if output.log.iter().any(concerns_agents) {
+            for it in self
+                .outstanding
+                .get(&master)
+                .into_iter()
+                .flat_map(|it| it.values())
+            {
+                check_offered(state, &it.offer)?;
+            }
+        }
         for agent in touched {
             self.check_agent(master, state, &agent)?;
         }
         Ok(())
+    }
+
+    /// A scheduler that has just subscribed knows of no offers that were made to another one.
+    fn check_told(
+        &self,
+        master: usize,
+        output: &Output,
+        subscribed: &BTreeSet<&FrameworkId>,
+    ) -> Result<(), String> {
+        if subscribed.is_empty() {
+            return Ok(());
+        }
+        let is_new = |id: &OfferId| {
+            let mut changes = output.view.iter();
+            changes.any(|it| matches!(it, ViewChange::OfferAdded(offer) if offer.id == *id))
+        };
+        let mut all = self.outstanding.get(&master).into_iter().flatten();
+        match all.find(|(id, it)| subscribed.contains(&it.offer.framework_id) && !is_new(id)) {
+            None => Ok(()),
+            Some((id, it)) => Err(format!(
+                "offer {id} was made to a scheduler of framework {} that is not there any more",
+                it.framework
+            )),
+        }
     }
 
     /// Inverse offers are of agents that are to be maintained, deactivated or drained, to those who
@@ -290,6 +377,45 @@ impl Offers {
     }
 }
 
+/// Whether an operation may change what is to be offered of an agent.
+fn concerns_agents(operation: &tepui_model::log::Operation) -> bool {
+    matches!(
+        operation.kind,
+        Some(
+            Kind::PutAgent(_)
+                | Kind::AgentDisconnected(_)
+                | Kind::MarkUnreachable(_)
+                | Kind::MarkGone(_)
+                | Kind::RemoveAgent(_)
+                | Kind::SetAgentActivation(_)
+                | Kind::SetMaintenance(_)
+        )
+    )
+}
+
+/// Whether somebody hears what a framework is told.
+fn listens(state: &ClusterState, framework: &FrameworkId) -> bool {
+    let row = state.framework(framework);
+    row.is_some_and(|it| it.disconnected_at_ns.is_none() && !it.completed)
+}
+
+/// Nobody is offered what it said it does not want.
+fn check_wanted(state: &ClusterState, offer: &Offer) -> Result<(), String> {
+    let row = state.framework(&offer.framework_id);
+    let suppressed = row.is_some_and(|it| {
+        it.suppressed_roles
+            .iter()
+            .any(|it| *it == offer.role.as_str())
+    });
+    match suppressed {
+        false => Ok(()),
+        true => Err(format!(
+            "framework {} is offered something as {}, which it suppressed",
+            offer.framework_id, offer.role
+        )),
+    }
+}
+
 /// Whether the machine of an agent is down, if it is to be maintained at all.
 fn maintenance(state: &ClusterState, row: &tepui_model::log::Agent) -> Option<bool> {
     let info = wire::AgentInfo::decode(row.info_payload.clone()).unwrap_or_default();
@@ -299,7 +425,7 @@ fn maintenance(state: &ClusterState, row: &tepui_model::log::Agent) -> Option<bo
 }
 
 /// Only what is there and not to be left alone is offered, with what is planned for it.
-fn check_offered(state: &ClusterState, offer: &tepui_model::offer::Offer) -> Result<(), String> {
+fn check_offered(state: &ClusterState, offer: &Offer) -> Result<(), String> {
     let Some(row) = state.agent(&offer.agent_id) else {
         return Err(format!("agent {} is offered and not known", offer.agent_id));
     };

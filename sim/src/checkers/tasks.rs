@@ -34,6 +34,10 @@ pub struct Asked {
     pub logged: bool,
     /// Masters may have forgotten it since.
     pub forgotten: bool,
+    /// No master may launch it: the framework asked for what it was not offered.
+    pub wrong: bool,
+    /// The same ACCEPT names it once more, which is refused with TASK_ERROR.
+    pub twice: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -86,9 +90,25 @@ impl Tasks {
             kill_taken: false,
             logged: false,
             forgotten: false,
+            wrong: false,
+            twice: false,
             plan,
         };
         self.asked.insert(asked.plan.id.clone(), asked);
+    }
+
+    /// ... for which it was not offered enough.
+    pub fn is_wrong(&mut self, task: &str) {
+        if let Some(it) = self.asked.get_mut(task) {
+            it.wrong = true;
+        }
+    }
+
+    /// ... and asks for the same one again at once.
+    pub fn is_asked_twice(&mut self, task: &str) {
+        if let Some(it) = self.asked.get_mut(task) {
+            it.twice = true;
+        }
     }
 
     /// ... and was answered.
@@ -124,6 +144,9 @@ impl Tasks {
     /// The launch of a task was committed.
     pub fn logged(&mut self, task: &str) -> Result<(), String> {
         match self.asked.get_mut(task) {
+            Some(it) if it.wrong => Err(format!(
+                "task {task} is launched, and needs more than its framework was offered"
+            )),
             Some(it) if !it.logged => {
                 it.logged = true;
                 Ok(())

@@ -174,6 +174,10 @@ impl Updates {
                 "framework {framework} hears of another one's task {task}"
             ));
         }
+        if asked.twice && state == TaskState::TaskError {
+            // Of the second one.
+            return Ok(());
+        }
         if let Some(uuid) = status.uuid.clone().filter(|it| !it.is_empty()) {
             self.agent_said(task, state, &uuid)?;
         }
@@ -222,10 +226,12 @@ impl Updates {
             TaskState::TaskUnknown | TaskState::TaskGone | TaskState::TaskLost
         ) && reason == Some(Reason::Reconciliation)
             && asked.logged
-            && !self
-                .sent
-                .values()
-                .any(|it| it.task == *task && ends(it.state))
+            && !self.sent.iter().any(|(uuid, it)| {
+                // That is its end, or the framework knows another one and has said so.
+                let is_this = it.state == state || plain(it.state) == state;
+                let is_over = is_this || self.acknowledged.contains(uuid);
+                it.task == *task && ends(it.state) && is_over
+            })
             && self.heard.get(task).is_none_or(|it| it.ended.is_none())
             && !tasks.may_lose(now, asked.plan.agent, asked.at);
         if forgotten {
