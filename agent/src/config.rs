@@ -21,6 +21,7 @@ use tepui_server::{
     auth::{Authority, Realm},
     flags::Flags,
     proto::json,
+    system::own_hostname,
     version,
 };
 
@@ -293,7 +294,7 @@ impl Settings {
         let hostname = match &self.hostname {
             Some(name) => name.clone(),
             None if bound.ip().is_unspecified() && self.flags.bool("hostname_lookup") => {
-                own_hostname(told)
+                own_hostname(told, self.advertise_ip.is_some())
             }
             None => told.to_string(),
         };
@@ -445,14 +446,6 @@ fn shim(folder: Option<&Path>) -> Result<PathBuf> {
 fn boot_id() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     text.trim().to_owned()
-}
-
-fn own_hostname(told: IpAddr) -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match name.trim() {
-        "" => told.to_string(),
-        name => name.to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,10 @@ use std::time::Duration;
 /// How long an endpoint may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A master that says nothing for so long stands still or is cut off: another is asked. More than
+/// an election takes, for which followers wait with us.
+const SILENCE: Duration = Duration::from_secs(8);
+
 /// Asks a master that knows of no leader to wait for one, so many seconds.
 const WAIT: &str = "tepui-wait";
 const ELECTION: &str = "5";
@@ -26,6 +30,7 @@ impl Api {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .connect_timeout(Duration::from_secs(5))
+            .read_timeout(SILENCE)
             .timeout(PATIENCE)
             .build()?;
         Ok(Self {
@@ -42,6 +47,28 @@ impl Api {
         json(answer?, path).await
     }
 
+    /// The members as the leader sees them, or as somebody does who knows of none: a master that was
+    /// removed or is cut off answers as well.
+    pub(crate) async fn members(&self) -> Result<Value> {
+        let path = "/tepui/v1/masters";
+        let mut leaderless = None;
+        for master in &self.masters {
+            let one = Api {
+                client: self.client.clone(),
+                masters: vec![master.clone()],
+            };
+            match one.master(path, &[]).await {
+                Ok(answer) if !answer["leader"].is_null() => return Ok(answer),
+                Ok(answer) => drop(leaderless.get_or_insert(answer)),
+                Err(_) => {}
+            }
+        }
+        match leaderless {
+            Some(answer) => Ok(answer),
+            None => self.master(path, &[]).await,
+        }
+    }
+
     /// Asks the masters one after the other until one answers, itself or by sending us to the
     /// leader. During an election they wait for its end with us.
     async fn ask_masters(
@@ -49,18 +76,23 @@ impl Api {
         request: impl Fn(&str) -> Result<RequestBuilder>,
     ) -> Result<Response> {
         let mut problem = anyhow!("--master names no master");
+        // What a living master says tells more than that others do not answer.
+        let mut said = None;
         for master in &self.masters {
             let request = request(master)?.header(WAIT, ELECTION);
-            problem = match request.send().await {
+            match request.send().await {
                 Ok(answer) if answer.status() != StatusCode::SERVICE_UNAVAILABLE => {
                     return Ok(answer);
                 }
                 Ok(answer) => {
                     let text = answer.text().await.unwrap_or_default();
-                    anyhow!("{master}: {}", text.trim())
+                    said.get_or_insert(anyhow!("{master}: {}", text.trim()));
                 }
-                Err(error) => error.into(),
-            };
+                Err(error) => problem = error.into(),
+            }
+        }
+        if let Some(said) = said {
+            return Err(said);
         }
         let masters = self.masters.join(", ");
         Err(problem).with_context(|| {

@@ -18,6 +18,7 @@ use tepui_server::{
     auth::{Authority, Realm},
     flags::Flags,
     proto::json,
+    system::own_hostname,
     version, zookeeper,
 };
 
@@ -226,6 +227,12 @@ fn host_and_port(flag: &str, text: &str) -> Result<()> {
 }
 
 fn peers(flags: &Flags) -> Result<Vec<String>> {
+    // A variable that was not set, more likely than a wish for a cluster of one.
+    ensure!(
+        flags.text("peers").is_none_or(|it| !it.trim().is_empty()),
+        "--peers is empty: name every master as HOST:RAFT_PORT, this one too, or leave it out for \
+         a single one"
+    );
     let mut peers: Vec<String> = list(flags.text("peers").unwrap_or_default())
         .map(str::to_owned)
         .collect();
@@ -462,7 +469,9 @@ impl Settings {
         let port = self.advertise_port.unwrap_or(bound.port());
         let hostname = match (&self.hostname, bound.ip().is_unspecified()) {
             (Some(name), _) => name.clone(),
-            (None, true) if self.flags.bool("hostname_lookup") => own_hostname(told),
+            (None, true) if self.flags.bool("hostname_lookup") => {
+                own_hostname(told, self.advertise_ip.is_some())
+            }
             (None, _) => told.to_string(),
         };
         let capability =
@@ -488,14 +497,6 @@ impl Settings {
         info.capabilities = [Type::AgentUpdate, Type::AgentDraining, Type::QuotaV2]
             .map(capability)
             .to_vec();
-    }
-}
-
-fn own_hostname(told: IpAddr) -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match name.trim() {
-        "" => told.to_string(),
-        name => name.to_owned(),
     }
 }
 

@@ -114,7 +114,7 @@ const FLAGS: &[Flag] = &[
         "hostname_lookup",
         Bool,
         Some("true"),
-        "Look the host name up when it is not given.",
+        "When --hostname is not given: the machine's own name, unless it does not lead to --advertise_ip.",
     ),
     Flag::new(
         INJECT_PANICS,

@@ -5,9 +5,10 @@
 //! different incarnations do not speak to each other.
 
 use crate::shell::{members::BACKUP, peers::fetch};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use bytes::{Buf, Bytes};
 use prost::Message as _;
+use ring::digest::{Context, SHA256};
 use std::{
     fs::File,
     io::{BufReader, Read},
@@ -63,6 +64,28 @@ impl Frames {
         Ok(Frames(reader))
     }
 
+    /// Compares the sum at the end of a backup with all that is before it.
+    fn check(path: &Path) -> Result<()> {
+        let Frames(mut reader) = Frames::open(path)?;
+        let mut sum = Context::new(&SHA256);
+        sum.update(BACKUP);
+        let length = reader.get_ref().metadata()?.len();
+        let size = (BACKUP.len() + SHA256.output_len()) as u64;
+        let damaged = "the backup is cut off or damaged: its checksum is another one";
+        let mut left = length.checked_sub(size).context(damaged)?;
+        let mut part = vec![0; 1 << 20];
+        while left > 0 {
+            let count = left.min(part.len() as u64) as usize;
+            reader.read_exact(&mut part[..count])?;
+            sum.update(&part[..count]);
+            left -= count as u64;
+        }
+        let mut expected = vec![0; SHA256.output_len()];
+        reader.read_exact(&mut expected)?;
+        ensure!(sum.finish().as_ref() == expected, damaged);
+        Ok(())
+    }
+
     fn next(&mut self) -> Result<Kind> {
         let cut = "the backup is cut off: it lacks its end";
         let mut length = 0_u64;
@@ -103,7 +126,8 @@ pub fn restore(backup: &Path, work_dir: &Path) -> Result<Done> {
         "{} has state already; restore into an empty --work_dir",
         work_dir.display()
     );
-    // Read twice: first for what it says of the cluster, which stands in its rows.
+    Frames::check(backup)?;
+    // Read again: first for what it says of the cluster, which stands in its rows.
     let mut frames = Frames::open(backup)?;
     let mut origin = frames.origin()?;
     let mut state = ClusterState::new();

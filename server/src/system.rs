@@ -1,6 +1,9 @@
 //! Figures of the machine, for `/system/stats.json` and the metrics.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, ToSocketAddrs},
+};
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
@@ -17,6 +20,21 @@ pub fn raise_open_files() {
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
             tracing::warn!(%error, "the limit of open files could not be raised");
         }
+    }
+}
+
+/// The name under which others find this machine when `--hostname` does not say: the kernel's, but
+/// for one that is to be found at another address than the one `told` to others. Such a name is
+/// worth nothing to them, and the address is.
+pub fn own_hostname(told: IpAddr, is_advertised: bool) -> String {
+    let name = read("/proc/sys/kernel/hostname").trim().to_owned();
+    let leads_here = || {
+        let found = (name.as_str(), 0).to_socket_addrs();
+        found.is_ok_and(|mut found| found.any(|it| it.ip() == told))
+    };
+    match name.is_empty() || is_advertised && !leads_here() {
+        true => told.to_string(),
+        false => name,
     }
 }
 

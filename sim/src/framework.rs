@@ -43,6 +43,8 @@ pub enum Event {
     Beat,
     /// It acknowledges what it heard a while ago.
     Acknowledge(Box<call::Acknowledge>),
+    /// The same of an operation.
+    AcknowledgeOperation(Box<call::AcknowledgeOperationStatus>),
     /// It answers offers that it kept.
     Answer(Vec<wire::Offer>),
     /// It answers all that it has.
@@ -63,6 +65,7 @@ impl Event {
             Event::Answer(offers) => 6 ^ (offers.len() as u64) << 4,
             Event::ReadOn => 7,
             Event::AnswerAll => 8,
+            Event::AcknowledgeOperation(_) => 9,
         }
     }
 }
@@ -260,6 +263,7 @@ impl Framework {
             Event::Impatient(conn) => self.impatient(core, conn),
             Event::Beat => self.beat(core),
             Event::Acknowledge(it) => self.acknowledge(core, *it),
+            Event::AcknowledgeOperation(it) => self.acknowledge_operation(core, *it),
             Event::Answer(offers) => self.answer_offers(core, offers),
             Event::AnswerAll => self.answer_roughly(core),
             Event::ReadOn => {
@@ -845,14 +849,30 @@ impl Framework {
         let (Some(uuid), Some(operation_id)) = (status.uuid, status.operation_id) else {
             return;
         };
+        let acknowledge = call::AcknowledgeOperationStatus {
+            agent_id: status.agent_id,
+            resource_provider_id: None,
+            uuid: uuid.value,
+            operation_id,
+        };
+        match self.random.below(self.style.slow_ack + 1) {
+            0 => self.acknowledge_operation(core, acknowledge),
+            wait => self.later(
+                core,
+                wait,
+                Event::AcknowledgeOperation(Box::new(acknowledge)),
+            ),
+        }
+    }
+
+    fn acknowledge_operation(
+        &mut self,
+        core: &mut Core,
+        acknowledge: call::AcknowledgeOperationStatus,
+    ) {
         let call = scheduler::Call {
             r#type: Some(call::Type::AcknowledgeOperationStatus as i32),
-            acknowledge_operation_status: Some(call::AcknowledgeOperationStatus {
-                agent_id: status.agent_id,
-                resource_provider_id: None,
-                uuid: uuid.value,
-                operation_id,
-            }),
+            acknowledge_operation_status: Some(acknowledge),
             ..scheduler::Call::default()
         };
         self.call(core, call, About::Nothing);

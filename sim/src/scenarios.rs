@@ -77,6 +77,12 @@ pub const ALL: &[Scenario] = &[
         check: |world| works(world, 1, 5),
     },
     Scenario {
+        name: "slow_operations",
+        invariant: "an agent tells of the end of an operation until its framework has heard it",
+        plan: slow_operations,
+        check: |world| works(world, 0, 20),
+    },
+    Scenario {
         name: "slow_agent",
         invariant: "tasks are not called lost while their agent is only slow",
         plan: slow_agent,
@@ -243,8 +249,9 @@ pub const ALL: &[Scenario] = &[
         invariant: "what nobody was offered is not launched, and who wants offers again gets some",
         plan: rough_manners,
         check: |world| {
+            let undisturbed = works_late(world, 1, 25 * SECOND, 5);
             works(world, 0, 15)
-                .and(works(world, 1, 15))
+                .and(undisturbed)
                 .and(works(world, 2, 15))
         },
     },
@@ -593,6 +600,47 @@ fn persistent_data(seed: u64) -> Plan {
             },
         ));
         at += random.between(SECOND, 3 * SECOND);
+    }
+    plan(shape, parts)
+}
+
+/// Agents die while the ends of operations wait to be acknowledged, and what they have on their
+/// disks is written anew all the time.
+fn slow_operations(seed: u64) -> Plan {
+    let mut random = Random::new(seed, "slow operations");
+    let reserver = |role: &str| Style {
+        role: role.to_owned(),
+        slow_ack: 6 * SECOND,
+        ..Style::of(Kind::Reserver)
+    };
+    let shape = Shape {
+        limits: Limits {
+            records: 2,
+            ..Limits::WIDE
+        },
+        ..shape(
+            seed,
+            vec![
+                Style::batch(),
+                reserver("a"),
+                reserver("b"),
+                reserver("c"),
+                reserver("d"),
+            ],
+        )
+    };
+    let mut parts = Vec::new();
+    let mut at = 2 * SECOND;
+    while at < 39 * SECOND {
+        let agent = random.index(shape.agents);
+        let host = Host::Agent(agent);
+        let lasts = random.between(SECOND / 10, SECOND);
+        parts.push(match random.below(3) {
+            0 => fault(at, Fault::Break { host }),
+            1 => crash_leader(at, false, lasts),
+            _ => fault(at, Fault::CrashAgent { agent, lasts }),
+        });
+        at += random.between(SECOND / 2, 2 * SECOND);
     }
     plan(shape, parts)
 }
@@ -970,7 +1018,8 @@ fn rough_manners(seed: u64) -> Plan {
     let mut parts = Vec::new();
     let mut at = 4 * SECOND;
     while at < 38 * SECOND {
-        let framework = random.index(2);
+        // The other one keeps its subscription, and what it said on it.
+        let framework = 0;
         parts.push(fault(at, Fault::TakeOver { framework }));
         at += random.between(4 * SECOND, 8 * SECOND);
     }

@@ -71,21 +71,43 @@ fn masters_are_added_and_removed_by_command() -> Result<()> {
     );
     // Comes back from the dead, and learns that it is gone.
     masters.run(0)?;
-    wait_for("the removed master to end", http::PATIENCE, || {
-        let process = masters.masters[0].process.as_mut().context("process")?;
-        Ok(process.ended()?.map(drop))
-    })?;
-    let output = masters.masters[0]
-        .process
-        .as_ref()
-        .context("process")?
-        .output();
-    ensure!(output.contains("was removed from the cluster"), "{output}");
-    // Removing the leader hands leadership over first.
+    await_removal(&mut masters, 0)?;
+    // Removing the leader hands leadership over first. It lives, and learns it at once.
     let leader = masters.leader()?;
     let id = (leader + 1).to_string();
     command(&masters.addresses(), &["remove", &id])?;
     ensure!(masters.leader_but(leader)? != leader);
+    await_removal(&mut masters, leader)?;
+    Ok(())
+}
+
+/// A member that was removed says so and ends.
+fn await_removal(masters: &mut Masters, index: usize) -> Result<()> {
+    wait_for("the removed master to end", http::PATIENCE, || {
+        let process = masters.masters[index].process.as_mut();
+        Ok(process.context("process")?.ended()?.map(drop))
+    })?;
+    let process = masters.masters[index].process.as_ref();
+    let output = process.context("process")?.output();
+    ensure!(output.contains("was removed from the cluster"), "{output}");
+    Ok(())
+}
+
+/// Followers, too, end when they are removed while they live; who is asked for the members is not
+/// misled by them meanwhile.
+#[test]
+fn living_members_learn_that_they_are_removed() -> Result<()> {
+    let mut masters = Masters::start(3, &[])?;
+    let leader = masters.leader()?;
+    let follower = (leader + 1) % 3;
+    let id = masters.entry(follower)?.context("entry")?["id"].to_string();
+    let told = command(&masters.addresses(), &["remove", &id])?;
+    ensure!(told.contains("is removed"), "{told}");
+    await_removal(&mut masters, follower)?;
+    let list = command(&masters.addresses(), &["list", "--json"])?;
+    let list: Value = serde_json::from_str(&list)?;
+    let count = list["masters"].as_array().map(Vec::len);
+    ensure!(count == Some(2), "{list}");
     Ok(())
 }
 
@@ -206,13 +228,17 @@ fn a_backup_makes_a_new_incarnation() -> Result<()> {
     std::fs::write(&cut, &bytes[..bytes.len() - 5])?;
     let mut restored = Masters::named(1, &[])?;
     let work_dir = restored.masters[0].work_dir.display().to_string();
-    let cut = cut.display().to_string();
-    let error = command("", &["restore", "--input", &cut, "--work-dir", &work_dir]);
-    let error = error
-        .err()
-        .context("half of a backup was taken")?
-        .to_string();
-    ensure!(error.contains("cut off"), "{error}");
+    // In what says of when it is.
+    let mut changed = bytes.clone();
+    changed[40] ^= 1;
+    let damaged = masters.folder().join("damaged");
+    std::fs::write(&damaged, &changed)?;
+    for bad in [cut, damaged] {
+        let bad = bad.display().to_string();
+        let error = command("", &["restore", "--input", &bad, "--work-dir", &work_dir]);
+        let error = error.err().context("a bad backup was taken")?.to_string();
+        ensure!(error.contains("cut off or damaged"), "{error}");
+    }
 
     let told = command("", &["restore", "--input", &file, "--work-dir", &work_dir])?;
     ensure!(told.contains("is the whole of cluster"), "{told}");

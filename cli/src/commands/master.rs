@@ -190,7 +190,7 @@ async fn ask(context: &Context, what: &str, body: &Value) -> Result<Value> {
 }
 
 async fn masters(context: &Context) -> Result<Value> {
-    Api::new(context)?.master("/tepui/v1/masters", &[]).await
+    Api::new(context)?.members().await
 }
 
 async fn list(context: &Context) -> Result<()> {

@@ -8,10 +8,11 @@ use crate::{
     },
 };
 use axum::{body::Body, response::Response};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use http::{Method, StatusCode, header, request::Parts};
 use prost::Message as _;
+use ring::digest::{Context, SHA256};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -29,7 +30,7 @@ use tepui_server::{
 
 /// How a backup begins; rows follow as `RowsFrame` messages of `tepui.raft.v1`, each with its
 /// length before it.
-pub(crate) const BACKUP: &[u8; 8] = b"TEPUIBK1";
+pub(crate) const BACKUP: &[u8; 8] = b"TEPUIBK2";
 /// How long handing over may take: longer than consensus tries.
 const HANDOVER: Duration = Duration::from_secs(5);
 /// How long a voter may take to say who it is.
@@ -177,13 +178,17 @@ fn named(status: &Status, value: &Value, field: &str) -> Result<Option<NodeId>, 
         let member = note(&status.members, *id).unwrap_or_default();
         id.to_string() == wanted || member.raft_address == wanted || member.client_address == wanted
     };
-    let found = status.members.ids().into_iter().find(fits);
-    found.map(Some).ok_or_else(|| {
-        Failure::new(
+    let found: Vec<NodeId> = status.members.ids().into_iter().filter(fits).collect();
+    match found.as_slice() {
+        [id] => Ok(Some(*id)),
+        [] => Err(Failure::new(
             StatusCode::NOT_FOUND,
             format!("{wanted:?} is none of the masters; `tepui master list` shows them"),
-        )
-    })
+        )),
+        several => Err(Failure::bad_request(format!(
+            "{field}: {wanted:?} is the address of masters {several:?}; name one by its id"
+        ))),
+    }
 }
 
 /// Invites the master at an address, which has no store, or says what it is already.
@@ -404,9 +409,23 @@ fn backup(app: &App) -> Result<Response, Failure> {
             .map_err(std::io::Error::other)?;
         Ok::<Bytes, std::io::Error>(bytes.freeze())
     });
-    let mut begin = BytesMut::new();
-    begin.put_slice(BACKUP);
-    let whole = stream::once(async { Ok(begin.freeze()) }).chain(frames);
+    let begin = stream::once(async { Ok(Bytes::from_static(BACKUP)) });
+    // The last part is the sum of all others.
+    let parts = begin
+        .chain(frames)
+        .map(Some)
+        .chain(stream::once(async { None }));
+    let whole = parts.scan(Context::new(&SHA256), |sum, part| {
+        let part = match part {
+            Some(Ok(bytes)) => {
+                sum.update(&bytes);
+                Ok(bytes)
+            }
+            Some(Err(error)) => Err(error),
+            None => Ok(Bytes::copy_from_slice(sum.clone().finish().as_ref())),
+        };
+        std::future::ready(Some(part))
+    });
     let mut response = Response::new(Body::from_stream(whole));
     response.headers_mut().insert(
         header::CONTENT_TYPE,

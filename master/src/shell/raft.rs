@@ -11,9 +11,12 @@ use crate::{
         peers::{Membership, Peers, fetch, note, queue::Item, service},
     },
 };
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bytes::Bytes;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 use tepui_master_machine::{model::log, outbox::Ticket};
 use tepui_replication::{
     BoxError, Committed, Handle, Identity, Listener, Members, NodeId, Options, Origin, Outgoing,
@@ -21,6 +24,9 @@ use tepui_replication::{
 };
 use tepui_server::proto::tepui::raft::v1::Member;
 use tepui_state::{ApplyError, ClusterState, decode_entry};
+
+/// Bytes of disk without which a master does not begin: what opening a store writes, and a little.
+const LEAST_ROOM: u64 = 2 << 20;
 
 /// The committed state, shared by the raft thread, which moves it, and the machine's thread,
 /// which clones it at a birth. Locked for one entry or one clone at a time.
@@ -279,6 +285,51 @@ impl Listener for Receiver {
     }
 }
 
+/// `--peers` and `--join` mean nothing once there is state. Whoever names nobody that is in it is
+/// likely to expect another cluster.
+fn warn_of_other_members(settings: &Settings, identity: &Identity, members: &Members) {
+    let known: Vec<String> = members
+        .ids()
+        .into_iter()
+        .filter_map(|id| Some(note(members, id)?.raft_address))
+        .collect();
+    let (flag, named) = match &settings.join {
+        Some(address) => ("--join", vec![address.clone()]),
+        None => ("--peers", settings.peers.clone()),
+    };
+    let strangers: Vec<String> = named
+        .into_iter()
+        .filter(|it| it.contains(':') && !known.contains(it))
+        .collect();
+    if !strangers.is_empty() {
+        tracing::warn!(
+            cluster_id = identity.cluster_id,
+            members = known.join(","),
+            "{flag} is not used, since --work_dir holds the state of a cluster already, of which {} \
+             is no member; `tepui master list` shows who is, `tepui master add` adds others",
+            strangers.join(", ")
+        );
+    }
+}
+
+/// Refuses to begin on a full disk, where the library that writes to it ends the process without
+/// a word.
+pub(crate) fn check_room(work_dir: &Path) -> Result<()> {
+    // A file system that does not say is one that does not fill up.
+    let Ok(found) = rustix::fs::statvfs(work_dir) else {
+        return Ok(());
+    };
+    let left = found.f_bavail.saturating_mul(found.f_frsize);
+    ensure!(
+        left >= LEAST_ROOM,
+        "the disk of --work_dir={} has {} KiB left, and a master needs {} at least: make room",
+        work_dir.display(),
+        left >> 10,
+        LEAST_ROOM >> 10
+    );
+    Ok(())
+}
+
 /// Opens the store and starts the replica. Returns it with the machine's end.
 ///
 /// # Errors
@@ -295,6 +346,7 @@ pub(crate) fn start(
     (options.tick, options.election_ticks) = settings.election_ticks();
     options.keep_log_bytes = settings.raft_log_keep();
     options.heartbeat_ticks = options.election_ticks / 5;
+    check_room(&settings.work_dir)?;
     let store = Store::open(&options)?;
     let state = fetch::load(store.rows()).map_err(|it| it.of_store(&peers.store))?;
     let identity = store.identity().clone();
@@ -306,6 +358,7 @@ pub(crate) fn start(
         "the store is open"
     );
     if let Some(members) = store.members()? {
+        warn_of_other_members(settings, &identity, &members);
         peers.members.send_replace(members);
     }
     let own = Member {

@@ -244,6 +244,7 @@ async fn make(
     rows: Option<tepui_replication::FetchedRows>,
 ) -> Result<()> {
     let store = peers.store.clone();
+    crate::shell::raft::check_room(&store)?;
     let made =
         tokio::task::spawn_blocking(move || Store::create(&store, &identity, &members, rows));
     Ok(made.await??)

@@ -8,7 +8,7 @@ use super::{
 use crate::shell::agent_links::Reader;
 use futures_util::{Stream, StreamExt, stream};
 use std::{pin::Pin, sync::Arc, time::Instant};
-use tepui_replication::{NodeId, Permit};
+use tepui_replication::{Members, NodeId, Permit};
 use tepui_server::proto::tepui::raft::v1::{
     Admission, Candidate, Ends, Founded, Founding, Frame, Greeting, Invitation, Invited, LinkReply,
     Messages, RowsFrame, RowsRequest,
@@ -93,9 +93,7 @@ pub(crate) fn check(peers: &Peers, ends: &Ends) -> Result<NodeId, Status> {
     let members = peers.members.borrow();
     let known = note(&members, ends.from);
     // Those that were admitted after what this master has applied are not known yet.
-    let gone =
-        known.is_none() && ends.from <= members.last_id && !members.ids().contains(&ends.from);
-    if gone {
+    if is_removed(&members, ends.from) {
         let mut status = Status::permission_denied(format!(
             "master {} (member {}) was removed from the cluster; to take part again, move its \
              --work_dir away and start it with --join={}",
@@ -116,6 +114,12 @@ pub(crate) fn check(peers: &Peers, ends: &Ends) -> Result<NodeId, Status> {
         )));
     }
     Ok(ends.from)
+}
+
+/// Whether somebody was a member. Those that were admitted after what this master has applied are
+/// not known yet.
+fn is_removed(members: &Members, id: NodeId) -> bool {
+    id <= members.last_id && !members.ids().contains(&id)
 }
 
 /// A link of a peer; its end is told.
@@ -215,10 +219,15 @@ impl Peer for Service {
             }
         });
         let open = stream::once(async { Ok(LinkReply {}) });
+        let mut members = peers.members.subscribe();
         let rest = stream::once(async move {
             let mut reader = Reader(reader);
-            // Its panics, if any, were logged.
-            let _ = (&mut reader.0).await;
+            tokio::select! {
+                // Its panics, if any, were logged.
+                _ = &mut reader.0 => {}
+                // It links again, and is told.
+                Ok(_) = members.wait_for(|it| is_removed(it, from)) => {}
+            }
             Err(Status::unavailable("the link has ended"))
         });
         Ok(Response::new(Box::pin(open.chain(rest))))
