@@ -330,16 +330,13 @@ impl Network {
                 if line.way(to).stalled.is_empty() || self.is_cut(from, host) {
                     continue;
                 }
-                let delay = self.delay();
                 let Some(line) = self.lines.get_mut(&conn) else {
                     continue;
                 };
-                let way = line.way(to);
-                let due = way.last_due.max(now + delay);
-                way.last_due = due;
-                for frame in std::mem::take(&mut way.stalled) {
+                // They are at the door: what is still on its way does not overtake them.
+                for frame in std::mem::take(&mut line.way(to).stalled) {
                     arrivals.push(Arrival {
-                        due,
+                        due: now,
                         conn,
                         to,
                         frame,
