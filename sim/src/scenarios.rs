@@ -237,12 +237,8 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "hoarders",
         invariant: "offers that lie are taken back when somebody waits for them, without a time-out",
-        plan: |seed| {
-            let mut plan = never_declines(seed);
-            plan.shape.timing.offer_timeout = None;
-            plan
-        },
-        check: |world| works(world, 1, 20),
+        plan: hoarders,
+        check: |world| works_late(world, 1, 20 * SECOND, 20),
     },
     Scenario {
         name: "rough_manners",
@@ -1006,6 +1002,17 @@ fn never_declines(seed: u64) -> Plan {
     let mut shape = shape(seed, vec![Style::of(Kind::Silent), Style::batch()]);
     shape.timing.offer_timeout = Some(4 * SECOND);
     plan(shape, Vec::new())
+}
+
+/// One who never answers has everything, with the time that it takes, when another one comes.
+fn hoarders(seed: u64) -> Plan {
+    let mut shape = shape(seed, vec![Style::of(Kind::Silent), Style::batch()]);
+    shape.timing.offer_timeout = None;
+    let away = Fault::CrashFramework {
+        framework: 1,
+        lasts: 15 * SECOND,
+    };
+    plan(shape, vec![fault(2 * SECOND, away)])
 }
 
 fn rough_manners(seed: u64) -> Plan {
