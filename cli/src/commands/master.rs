@@ -8,7 +8,7 @@ use crate::{
     api::{self, Api, text},
     output::{self, Column},
 };
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Subcommand;
 use serde_json::{Value, json};
 use std::{
@@ -234,15 +234,27 @@ async fn add(context: &Context, address: &str, no_wait: bool) -> Result<()> {
     output::tell_answer(context, &answer, &sentence)
 }
 
+/// Whatever a member may be called.
+fn names(it: &Value) -> [String; 3] {
+    [
+        it["id"].to_string(),
+        text(it, "address").to_owned(),
+        text(it, "raft_address").to_owned(),
+    ]
+}
+
 async fn remove(context: &Context, member: &str, force: bool) -> Result<()> {
-    let list = masters(context).await?;
-    let is_leader = api::list(list, "masters")?.iter().any(|it| {
-        let names = [
-            it["id"].to_string(),
-            text(it, "address").to_owned(),
-            text(it, "raft_address").to_owned(),
-        ];
-        it["role"] == "leader" && names.iter().any(|it| it == member)
+    let list = api::list(masters(context).await?, "masters")?;
+    if list.iter().filter(|it| it["votes"] == true).count() == 1 && !force {
+        let only = list.iter().find(|it| it["votes"] == true);
+        let only = only.map(names).unwrap_or_default();
+        ensure!(
+            only.iter().all(|it| it != member),
+            "it is the only master that votes: without it there is no cluster; add others first"
+        );
+    }
+    let is_leader = list.iter().any(|it| {
+        it["role"] == "leader" && names(it).iter().any(|it| it == member)
     });
     if is_leader {
         ask(context, "transfer", &json!({})).await?;
