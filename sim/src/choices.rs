@@ -173,6 +173,17 @@ fn call(
     }
 }
 
+/// For which role an offer is.
+pub(crate) fn role_of(offer: &wire::Offer) -> String {
+    let allocation = offer.allocation_info.clone().unwrap_or_default();
+    allocation.role.unwrap_or_default()
+}
+
+/// Of which agent and for which role an offer is.
+pub(crate) fn place_of(offer: &wire::Offer) -> (String, String) {
+    (offer.agent_id.value.clone(), role_of(offer))
+}
+
 /// Answers several offers at once, and not always as it should.
 pub(crate) fn answer_roughly(
     core: &mut Core,
@@ -184,8 +195,8 @@ pub(crate) fn answer_roughly(
 ) -> Choice {
     let first = &offers[0];
     let offer_ids = offers.iter().map(|it| it.id.clone()).collect();
-    // Offers of one agent go together, and nobody else's.
-    let of_several = offers.iter().any(|it| it.agent_id != first.agent_id);
+    // Offers of one agent and role go together, and nobody else's.
+    let of_several = offers.iter().any(|it| place_of(it) != place_of(first));
     let foreign = match random.chance(100) {
         true => core.checkers.offers.of_another(&first.framework_id.value),
         false => None,

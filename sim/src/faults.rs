@@ -10,7 +10,11 @@ use crate::{
 };
 use std::collections::BTreeSet;
 use tepui_master_machine::input::OperatorRequest;
-use tepui_model::wire;
+use tepui_model::{
+    Role, Scalar,
+    resources::{Reservation, Resource},
+    wire,
+};
 use tepui_replication_node::{MemberChange, Members, NodeId};
 
 /// A node whose disk is gone, and the one that takes its place.
@@ -362,18 +366,49 @@ impl World {
                     version: versions.min().unwrap_or(1),
                 }
             }
-            Act::Quota { role, cpus } => {
+            Act::Quota { role, cpus, force } => {
                 let limits = cpus
                     .map(|it| ("cpus".to_owned(), wire::value::Scalar { value: it as f64 }))
                     .into_iter()
                     .collect();
                 OperatorRequest::UpdateQuota {
-                    force: true,
+                    force,
                     configs: vec![wire::quota::QuotaConfig {
                         role,
                         limits,
                         ..wire::quota::QuotaConfig::default()
                     }],
+                }
+            }
+            Act::Reserve { agent, role } => {
+                let Some(agent_id) = self.agent_id(agent) else {
+                    return;
+                };
+                OperatorRequest::AgentOperation {
+                    agent_id,
+                    operation: Box::new(wire::offer::Operation {
+                        r#type: Some(wire::offer::operation::Type::Reserve as i32),
+                        reserve: Some(wire::offer::operation::Reserve {
+                            resources: vec![half_a_cpu(&role)],
+                            ..wire::offer::operation::Reserve::default()
+                        }),
+                        ..wire::offer::Operation::default()
+                    }),
+                }
+            }
+            Act::Unreserve { agent, role } => {
+                let Some(agent_id) = self.agent_id(agent) else {
+                    return;
+                };
+                OperatorRequest::AgentOperation {
+                    agent_id,
+                    operation: Box::new(wire::offer::Operation {
+                        r#type: Some(wire::offer::operation::Type::Unreserve as i32),
+                        unreserve: Some(wire::offer::operation::Unreserve {
+                            resources: vec![half_a_cpu(&role)],
+                        }),
+                        ..wire::offer::Operation::default()
+                    }),
                 }
             }
             Act::Weight { role, micro } => OperatorRequest::UpdateWeights {
@@ -498,6 +533,12 @@ impl World {
         self.core.checkers.tasks.condemned(agent);
         Some(id)
     }
+}
+
+fn half_a_cpu(role: &str) -> wire::Resource {
+    let reservation = Reservation::dynamic(Role::from(role), None);
+    let cpus = Resource::scalar("cpus", Scalar::from_millis(500));
+    cpus.with_reservation(reservation).to_wire()
 }
 
 /// The machine of an agent, by its name.

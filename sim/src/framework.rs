@@ -16,7 +16,7 @@ use crate::{
 };
 use bytes::Bytes;
 use prost::Message as _;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tepui_model::wire::{
     self, TaskState,
     framework_info::capability::Type as Capability,
@@ -99,8 +99,13 @@ pub struct Store {
 /// What a call is about, for when its answer comes.
 #[derive(Clone, Debug)]
 pub(crate) enum About {
-    /// These tasks are launched.
-    Launch(Vec<String>),
+    /// Offers are answered.
+    Answer {
+        /// Tasks that are launched.
+        tasks: Vec<String>,
+        /// Offers of its own.
+        offers: Vec<String>,
+    },
     /// This one is to end.
     Kill(String),
     /// This is refused for long.
@@ -138,6 +143,10 @@ struct Process {
     kept: Vec<wire::Offer>,
     /// It said that it wants no offers.
     suppressed: bool,
+    /// ... when it subscribed, and nothing else since.
+    muted: bool,
+    /// Roles that it has or may have had since it subscribed.
+    roles: BTreeSet<String>,
 }
 
 /// A framework.
@@ -243,6 +252,8 @@ impl Framework {
             reconcile_at: 0,
             kept: Vec::new(),
             suppressed: false,
+            muted: false,
+            roles: BTreeSet::new(),
         });
         self.subscribe(core, 0);
         self.later(core, SECOND / 2, Event::Beat);
@@ -281,7 +292,7 @@ impl Framework {
 
     // ------------------------------------------------------------ the subscription
 
-    fn info(&self) -> wire::FrameworkInfo {
+    fn info(&self, roles: Vec<String>) -> wire::FrameworkInfo {
         let mut capabilities = vec![
             Capability::MultiRole,
             Capability::ReservationRefinement,
@@ -303,7 +314,7 @@ impl Framework {
                 .clone()
                 .map(|value| wire::FrameworkId { value }),
             failover_timeout: Some(self.style.failover as f64),
-            roles: vec![self.style.role.clone()],
+            roles,
             principal: Some(self.principal()),
             capabilities: capabilities.into_iter().map(capability).collect(),
             ..wire::FrameworkInfo::default()
@@ -315,19 +326,35 @@ impl Framework {
         format!("principal{}", self.number)
     }
 
+    /// Its role; one of rough manners has a second one below it now and then.
+    fn draw_roles(&mut self) -> Vec<String> {
+        let first = self.style.role.clone();
+        match self.style.kind == Kind::Rough && self.random.chance(500) {
+            true => vec![format!("{first}/more"), first],
+            false => vec![first],
+        }
+    }
+
     fn subscribe(&mut self, core: &mut Core, number: u64) {
-        let (host, info) = (self.host(), self.info());
+        let process = self.process.as_ref();
+        if process.is_none_or(|it| it.stream.is_some() || it.tries != number) {
+            return;
+        }
+        let roles = self.draw_roles();
+        let muted = self.style.kind == Kind::Rough && self.random.chance(200);
+        let suppressed_roles = if muted { roles.clone() } else { Vec::new() };
+        let (host, info) = (self.host(), self.info(roles.clone()));
         let Some(process) = &mut self.process else {
             return;
         };
-        if process.stream.is_some() || process.tries != number {
-            return;
-        }
+        process.roles = roles.into_iter().collect();
+        (process.muted, process.suppressed) = (muted, muted);
         let call = scheduler::Call {
             framework_id: info.id.clone(),
             r#type: Some(call::Type::Subscribe as i32),
             subscribe: Some(call::Subscribe {
                 framework_info: info,
+                suppressed_roles,
                 ..call::Subscribe::default()
             }),
             ..scheduler::Call::default()
@@ -461,7 +488,10 @@ impl Framework {
         };
         let taken = status.is_some_and(|it| it < 300);
         match calling.about {
-            About::Launch(tasks) => {
+            About::Answer { tasks, offers } => {
+                if taken {
+                    core.checkers.offers.taken(offers);
+                }
                 let answer = match status {
                     None => Answer::None,
                     Some(_) if taken => Answer::Accepted,
@@ -528,6 +558,10 @@ impl Framework {
         let Some(process) = &mut self.process else {
             return;
         };
+        if !core.quiet && self.random.chance(50) {
+            self.change_roles(core);
+            return;
+        }
         let changes = match process.suppressed {
             true => self.random.chance(400),
             false => !core.quiet && self.random.chance(100),
@@ -536,6 +570,7 @@ impl Framework {
             return;
         }
         process.suppressed = !process.suppressed;
+        process.muted = false;
         let call = match process.suppressed {
             true => scheduler::Call {
                 r#type: Some(call::Type::Suppress as i32),
@@ -549,6 +584,25 @@ impl Framework {
             },
         };
         note!(core, self.host(), "sends {}", call.r#type().as_str_name());
+        self.call(core, call, About::Nothing);
+    }
+
+    fn change_roles(&mut self, core: &mut Core) {
+        let roles = self.draw_roles();
+        let info = self.info(roles.clone());
+        if let Some(process) = &mut self.process {
+            process.roles.extend(roles);
+            (process.muted, process.suppressed) = (false, false);
+        }
+        note!(core, self.host(), "changes its roles to {:?}", info.roles);
+        let call = scheduler::Call {
+            r#type: Some(call::Type::UpdateFramework as i32),
+            update_framework: Some(call::UpdateFramework {
+                framework_info: info,
+                ..call::UpdateFramework::default()
+            }),
+            ..scheduler::Call::default()
+        };
         self.call(core, call, About::Nothing);
     }
 
@@ -748,7 +802,6 @@ impl Framework {
         self.store.id = Some(id);
         if let Some(process) = &mut self.process {
             process.backoff = FIRST_BACKOFF;
-            process.suppressed = false;
             if let Some(stream) = &mut process.stream {
                 stream.subscribed = true;
             }
@@ -910,6 +963,18 @@ impl Framework {
     // ------------------------------------------------------------ offers
 
     fn offered(&mut self, core: &mut Core, offers: Vec<wire::Offer>) {
+        if let Some(process) = &self.process {
+            let roles = offers.iter().map(choices::role_of);
+            let mut roles = roles.filter(|it| process.muted || !process.roles.contains(it));
+            if let Some(role) = roles.next() {
+                let text = format!(
+                    "framework {} is offered something as {role}; it subscribed as {:?} and \
+                     suppressed all: {}",
+                    self.number, process.roles, process.muted
+                );
+                core.violate("frameworks", text);
+            }
+        }
         core.checkers
             .frameworks
             .offered(core.now, self.number, offers.len());
@@ -942,14 +1007,20 @@ impl Framework {
             return;
         };
         let mut kept = std::mem::take(&mut process.kept);
-        kept.sort_by(|left, right| left.agent_id.value.cmp(&right.agent_id.value));
+        kept.sort_by_key(choices::place_of);
         let together = self.random.chance(100);
-        let groups = kept.chunk_by(|left, right| together || left.agent_id == right.agent_id);
+        let same = |left: &wire::Offer, right: &wire::Offer| {
+            choices::place_of(left) == choices::place_of(right)
+        };
+        let groups = kept.chunk_by(|left, right| together || same(left, right));
         for offers in groups {
             let (style, random) = (&self.style, &mut self.random);
             let answer =
                 choices::answer_roughly(core, style, self.number, &mut self.store, random, offers);
-            let about = About::Launch(answer.tasks);
+            let about = About::Answer {
+                tasks: answer.tasks,
+                offers: offers.iter().map(|it| it.id.value.clone()).collect(),
+            };
             self.call(core, answer.call, about);
         }
     }
@@ -981,7 +1052,10 @@ impl Framework {
             }
             let about = match self.style.kind {
                 Kind::Picky => About::Refuse(Box::new(offer)),
-                _ => About::Launch(tasks),
+                _ => About::Answer {
+                    tasks,
+                    offers: vec![offer.id.value],
+                },
             };
             self.call(core, answer.call, about);
         }

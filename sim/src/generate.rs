@@ -248,10 +248,13 @@ fn act(shape: &Shape, random: &mut Random) -> Act {
     let role = (*random.pick(&roles)).to_owned();
     let agent = random.index(shape.agents);
     let framework = random.index(shape.frameworks.len());
-    match random.below(20) {
+    match random.below(23) {
+        20 | 21 => Act::Reserve { agent, role },
+        22 => Act::Unreserve { agent, role },
         0..=3 => Act::Quota {
             role,
             cpus: random.chance(600).then(|| random.between(1, 12)),
+            force: random.chance(700),
         },
         4 | 5 => Act::Weight {
             role,

@@ -296,6 +296,22 @@ pub enum Act {
         role: String,
         /// Limit in whole cpus; none removes it.
         cpus: Option<u64>,
+        /// Also below what the role has.
+        force: bool,
+    },
+    /// Reserves half a cpu of an agent.
+    Reserve {
+        /// Which.
+        agent: usize,
+        /// For which role.
+        role: String,
+    },
+    /// Gives a reserved half of a cpu back.
+    Unreserve {
+        /// Which.
+        agent: usize,
+        /// Of which role.
+        role: String,
     },
     /// Sets a weight.
     Weight {

@@ -258,6 +258,12 @@ pub const ALL: &[Scenario] = &[
         check: |world| works(world, 0, 40).and(works_late(world, 0, 45 * SECOND, 20)),
     },
     Scenario {
+        name: "withdrawn_agents",
+        invariant: "an agent that was deactivated stays so until it is reactivated, whatever happens",
+        plan: withdrawn_agents,
+        check: |world| works(world, 0, 20),
+    },
+    Scenario {
         name: "weights",
         invariant: "roles get what their weights say, whoever leads",
         plan: weights,
@@ -567,10 +573,11 @@ fn persistent_data(seed: u64) -> Plan {
     let shape = shape(
         seed,
         vec![
-            Style::batch(),
+            greedy("other"),
             Style::of(Kind::Reserver),
+            // What it reserves is not for the role above.
             Style {
-                role: "other".to_owned(),
+                role: "other/x".to_owned(),
                 ..Style::of(Kind::Reserver)
             },
         ],
@@ -988,7 +995,8 @@ fn quota(seed: u64) -> Plan {
     let shape = shape(seed, vec![greedy("a"), greedy("b")]);
     let act = |at: u64, cpus| {
         let role = "a".to_owned();
-        (at * SECOND, Part::Act(Act::Quota { role, cpus }))
+        let force = true;
+        (at * SECOND, Part::Act(Act::Quota { role, cpus, force }))
     };
     let parts = vec![
         act(2, Some(4)),
@@ -1053,6 +1061,31 @@ fn drains(seed: u64) -> Plan {
     }
     // The last one stays as it is.
     parts.push(crash_leader(8 * SECOND, false, SECOND));
+    plan(shape, parts)
+}
+
+fn withdrawn_agents(seed: u64) -> Plan {
+    let mut random = Random::new(seed, "withdrawn agents");
+    let shape = shape(seed, vec![Style::batch(), Style::of(Kind::Rough)]);
+    let mut parts = Vec::new();
+    for agent in 0..2 {
+        let deactivate = Act::Deactivate { agent };
+        parts.push(((3 + agent as u64) * SECOND, Part::Act(deactivate)));
+    }
+    let mut at = 6 * SECOND;
+    while at < 39 * SECOND {
+        let agent = random.index(shape.agents);
+        let lasts = random.between(SECOND / 10, SECOND);
+        parts.push(match random.below(5) {
+            0 => fault(at, Fault::RebootAgent { agent, lasts }),
+            1 => fault(at, Fault::CrashAgent { agent, lasts }),
+            // Longer than five pings: it is unreachable.
+            2 => pause(at, Host::Agent(agent), 13 * SECOND),
+            3 => fault(at, Fault::Panic),
+            _ => crash_leader(at, random.chance(500), lasts),
+        });
+        at += random.between(SECOND, 4 * SECOND);
+    }
     plan(shape, parts)
 }
 

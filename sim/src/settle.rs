@@ -345,15 +345,21 @@ impl World {
                 continue;
             }
             let offers = &self.core.checkers.offers;
-            let (cpus, mem) = (
-                offers.idle(leader, state, id, "cpus"),
-                offers.idle(leader, state, id, "mem"),
-            );
-            if cpus >= 10 || mem >= 32_000 {
-                return Some(format!(
-                    "{cpus} thousandths of a cpu and {} MB of agent {id} are offered to nobody",
-                    mem / 1000
-                ));
+            // What Mesos takes for too little to be offered is left out.
+            let least = [("cpus", 10), ("mem", 32_000)];
+            // Disks and ports come with cpus and memory.
+            let least = match offers.is_offered_to(leader, id, "probe") {
+                true => &[("cpus", 10), ("mem", 32_000), ("disk", 1_000), ("ports", 1)][..],
+                false => &least[..],
+            };
+            let idle = |(name, least): &(&str, i64)| {
+                let idle = offers.idle(leader, state, id, name);
+                (idle >= *least).then(|| {
+                    format!("{idle} (thousandths) of {name} of agent {id} are offered to nobody")
+                })
+            };
+            if let Some(text) = least.iter().find_map(idle) {
+                return Some(text);
             }
         }
         let probe = self.frameworks.len() - 1;

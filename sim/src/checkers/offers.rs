@@ -56,6 +56,9 @@ impl Amounts {
         for (name, millis) in &other.scalars {
             *self.scalars.entry(name.clone()).or_default() += millis;
         }
+        for (name, millis) in &other.unreserved {
+            *self.unreserved.entry(name.clone()).or_default() += millis;
+        }
         for port in &other.ports {
             if !self.ports.insert(*port) {
                 self.twice = Some(*port);
@@ -73,6 +76,8 @@ pub struct Offers {
     known: BTreeSet<OfferId>,
     // Named by their own frameworks in an answer.
     answered: BTreeSet<String>,
+    // Of those, the ones in answers that a master took.
+    taken: BTreeSet<String>,
     made: u64,
     /// Inverse offers made so far.
     pub inverse: u64,
@@ -106,6 +111,11 @@ impl Offers {
         self.answered.extend(ids);
     }
 
+    /// ... and is told that the answer was taken.
+    pub fn taken(&mut self, ids: Vec<String>) {
+        self.taken.extend(ids);
+    }
+
     /// An offer that was made to somebody else, by whichever master leads.
     pub fn of_another(&self, framework: &str) -> Option<wire::OfferId> {
         let mut all = self.outstanding.values().flatten();
@@ -124,7 +134,14 @@ impl Offers {
             .map(|it| (it.framework.as_str(), &it.agent))
     }
 
-    /// Thousandths of a resource of an agent that nobody uses and nobody is offered.
+    /// Whether something of an agent is offered to a role.
+    pub fn is_offered_to(&self, master: usize, agent: &AgentId, role: &str) -> bool {
+        let mut all = self.outstanding.get(&master).into_iter().flatten();
+        all.any(|(_, it)| it.agent == *agent && it.role == role)
+    }
+
+    /// Thousandths of a resource of an agent that nobody uses, has reserved or is offered; ports
+    /// one by one.
     pub fn idle(&self, master: usize, state: &ClusterState, agent: &AgentId, name: &str) -> i64 {
         let Some(row) = state.agent(agent) else {
             return 0;
@@ -132,7 +149,10 @@ impl Offers {
         let mut total = Amounts::default();
         total.add(&row.total);
         let used = self.used(master, state, agent);
-        let of = |it: &Amounts| it.scalars.get(name).copied().unwrap_or(0);
+        let of = |it: &Amounts| match name {
+            "ports" => it.ports.len() as i64,
+            _ => it.unreserved.get(name).copied().unwrap_or(0),
+        };
         of(&total) - of(&used)
     }
 
@@ -192,6 +212,9 @@ impl Offers {
                     if all.insert(offer.id.clone(), it).is_some() {
                         return Err(format!("offer {} is made twice", offer.id));
                     }
+                    if self.taken.contains(offer.id.as_str()) {
+                        return Err(format!("offer {} was answered and is made again", offer.id));
+                    }
                     self.check_quota(master, state, &role, &added)?;
                     check_offered(state, offer)?;
                     if self.known.insert(offer.id.clone()) {
@@ -222,6 +245,13 @@ impl Offers {
             }
         }
         self.check_told(master, output, &subscribed)?;
+        for operation in &output.log {
+            match &operation.kind {
+                Some(Kind::PutFramework(it)) => self.check_roles(master, it)?,
+                Some(Kind::LaunchTask(it)) => check_launch(state, it)?,
+                _ => {}
+            }
+        }
         if output.log.iter().any(concerns_agents) {
             for it in self
                 .outstanding
@@ -258,6 +288,25 @@ impl Offers {
             Some((id, it)) => Err(format!(
                 "offer {id} was made to a scheduler of framework {} that is not there any more",
                 it.framework
+            )),
+        }
+    }
+
+    /// Nobody keeps offers of roles that it has left.
+    fn check_roles(
+        &self,
+        master: usize,
+        put: &tepui_model::log::PutFramework,
+    ) -> Result<(), String> {
+        let row = put.framework.clone().unwrap_or_default();
+        let info = wire::FrameworkInfo::decode(row.info_payload).unwrap_or_default();
+        let all = self.outstanding.get(&master).into_iter().flatten();
+        let mut own = all.filter(|(_, it)| it.framework == row.framework_id);
+        match own.find(|(_, it)| !info.roles.contains(&it.role)) {
+            None => Ok(()),
+            Some((id, it)) => Err(format!(
+                "framework {} keeps offer {id} of role {}, which it has left for {:?}",
+                it.framework, it.role, info.roles
             )),
         }
     }
@@ -337,19 +386,12 @@ impl Offers {
         };
         let of_top =
             |it: &str| it == top || it.strip_prefix(top).is_some_and(|it| it.starts_with('/'));
-        let mut used: BTreeMap<String, i64> = BTreeMap::new();
+        let mut used = used_by_tasks(state, &of_top);
         let mut add = |amounts: &Amounts| {
             for (name, millis) in &amounts.unreserved {
                 *used.entry(name.clone()).or_default() += millis;
             }
         };
-        for (_, _, task) in state.tasks() {
-            if holds(task) && of_top(&task.role) {
-                let mut amounts = Amounts::default();
-                amounts.add(&task.resources);
-                add(&amounts);
-            }
-        }
         let offers = self.outstanding.get(&master).into_iter().flatten();
         for (_, offer) in offers.filter(|(_, it)| of_top(&it.role)) {
             add(&offer.amounts);
@@ -375,6 +417,45 @@ impl Offers {
         }
         Ok(())
     }
+}
+
+/// Thousandths that are not reserved and that tasks of some roles hold.
+fn used_by_tasks(state: &ClusterState, of: &impl Fn(&str) -> bool) -> BTreeMap<String, i64> {
+    let mut amounts = Amounts::default();
+    for (_, _, task) in state.tasks() {
+        if holds(task) && of(&task.role) {
+            amounts.add(&task.resources);
+        }
+    }
+    amounts.unreserved
+}
+
+/// No launch passes the quota of its role, also not out of an offer that is older than the quota.
+fn check_launch(state: &ClusterState, it: &tepui_model::log::LaunchTask) -> Result<(), String> {
+    let Some(task) = &it.task else {
+        return Ok(());
+    };
+    let role = task.role.as_str();
+    let Some(quota) = state.quota(role) else {
+        return Ok(());
+    };
+    let within =
+        |it: &str| it == role || it.strip_prefix(role).is_some_and(|it| it.starts_with('/'));
+    let used = used_by_tasks(state, &within);
+    let mut own = Amounts::default();
+    own.add(&task.resources);
+    for (name, limit) in &quota.limits {
+        let limit = (limit.value * 1000.0).round() as i64;
+        let used = used.get(name).copied().unwrap_or(0);
+        if used > limit && own.unreserved.get(name).copied().unwrap_or(0) > 0 {
+            return Err(format!(
+                "task {} is launched for role {role}, which may have {limit} thousandths of \
+                 {name} and then has {used}",
+                task.task_id
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Whether an operation may change what is to be offered of an agent.
@@ -430,6 +511,23 @@ fn check_offered(state: &ClusterState, offer: &Offer) -> Result<(), String> {
         return Err(format!("agent {} is offered and not known", offer.agent_id));
     };
     let planned = maintenance(state, row);
+    let resources = offer.allocated().to_wire();
+    let owners = resources.iter().filter_map(|it| it.reservations.last());
+    let mut owners = owners.filter_map(|it| it.role.as_deref());
+    let role = offer.role.as_str();
+    // What is reserved is for a role and those below it.
+    let within = |owner: &str| {
+        role == owner
+            || role
+                .strip_prefix(owner)
+                .is_some_and(|it| it.starts_with('/'))
+    };
+    if let Some(owner) = owners.find(|it| !within(it)) {
+        return Err(format!(
+            "role {role} is offered what is reserved for {owner} on agent {}",
+            offer.agent_id
+        ));
+    }
     let wrong = if row.state() != tepui_model::log::AgentState::Admitted {
         "not admitted"
     } else if row.disconnected_at_ns.is_some() {

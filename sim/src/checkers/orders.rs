@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use tepui_master_machine::input::OperatorRequest;
-use tepui_model::wire::machine_info::Mode;
+use tepui_model::{log::AgentState, wire::machine_info::Mode};
 use tepui_state::ClusterState;
 
 /// What became of a request.
@@ -29,6 +29,8 @@ pub struct Orders {
     // What was promised last, and whether something uncertain came after.
     quotas: BTreeMap<String, (Option<u64>, bool)>,
     weights: BTreeMap<String, (u64, bool)>,
+    // Agents, by id, and whether they are not to be offered.
+    withdrawn: BTreeMap<String, (bool, bool)>,
     // Machines that are scheduled, and whether they are down; none once something is uncertain.
     machines: Machines,
 }
@@ -88,6 +90,14 @@ impl Orders {
                     *known = (if sure { *micro } else { known.0 }, known.1 && sure);
                 }
             }
+            OperatorRequest::DeactivateAgent { agent_id }
+            | OperatorRequest::DrainAgent { agent_id, .. }
+            | OperatorRequest::ReactivateAgent { agent_id } => {
+                let back = matches!(order.request, OperatorRequest::ReactivateAgent { .. });
+                let known = self.withdrawn.entry(agent_id.as_str().to_owned());
+                let known = known.or_insert((false, true));
+                *known = (if sure { !back } else { known.0 }, known.1 && sure);
+            }
             OperatorRequest::UpdateMaintenanceSchedule { schedule } => match &mut self.machines.0 {
                 Some(machines) if sure => {
                     let ids = schedule.windows.iter().flat_map(|it| &it.machine_ids);
@@ -127,6 +137,9 @@ impl Orders {
         for known in self.weights.values_mut() {
             known.1 = false;
         }
+        for known in self.withdrawn.values_mut() {
+            known.1 = false;
+        }
         self.machines.0 = None;
     }
 
@@ -152,6 +165,19 @@ impl Orders {
             let found = state.weight(role).unwrap_or(1_000_000);
             if found != *micro {
                 return Err(format!("weight of {role} is {found}, promised was {micro}"));
+            }
+        }
+        for (id, (withdrawn, _)) in self.withdrawn.iter().filter(|(_, it)| it.1) {
+            let row = state.agent(&id.as_str().into());
+            let Some(row) = row.filter(|it| it.state() == AgentState::Admitted) else {
+                continue;
+            };
+            if (row.deactivated || row.drain.is_some()) != *withdrawn {
+                return Err(format!(
+                    "agent {id} is deactivated: {}, drains: {}; promised was {withdrawn}",
+                    row.deactivated,
+                    row.drain.is_some()
+                ));
             }
         }
         if let Some(promised) = &self.machines.0 {
