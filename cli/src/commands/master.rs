@@ -253,9 +253,9 @@ async fn remove(context: &Context, member: &str, force: bool) -> Result<()> {
             "it is the only master that votes: without it there is no cluster; add others first"
         );
     }
-    let is_leader = list.iter().any(|it| {
-        it["role"] == "leader" && names(it).iter().any(|it| it == member)
-    });
+    let is_leader = list
+        .iter()
+        .any(|it| it["role"] == "leader" && names(it).iter().any(|it| it == member));
     if is_leader {
         ask(context, "transfer", &json!({})).await?;
     }
