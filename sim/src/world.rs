@@ -355,7 +355,15 @@ impl World {
             Host::Master(number) => self.masters[number].frame(&mut self.core, conn, frame),
             Host::Agent(number) => self.agents[number].frame(&mut self.core, conn, frame),
             Host::Framework(number) => self.frameworks[number].frame(&mut self.core, conn, frame),
-            Host::Operator => self.operator.frame(&mut self.core, conn, frame),
+            Host::Operator => {
+                let taken = matches!(frame, Frame::Answer(status, _) if status < 300);
+                self.operator.frame(&mut self.core, conn, frame);
+                // Whoever leads has what the operator has just been promised.
+                if taken && let Some((_, state)) = self.leading_state() {
+                    let verdict = self.core.checkers.orders.kept(state);
+                    self.core.judge("orders", verdict);
+                }
+            }
             Host::Keeper(number) => self.keepers[number].frame(&mut self.core, conn, frame),
         }
     }
