@@ -11,7 +11,7 @@ use crate::{
 use std::collections::BTreeSet;
 use tepui_master_machine::input::OperatorRequest;
 use tepui_model::{
-    Role, Scalar,
+    AgentId, Role, Scalar,
     resources::{Reservation, Resource},
     wire,
 };
@@ -384,32 +384,28 @@ impl World {
                 let Some(agent_id) = self.agent_id(agent) else {
                     return;
                 };
-                OperatorRequest::AgentOperation {
-                    agent_id,
-                    operation: Box::new(wire::offer::Operation {
-                        r#type: Some(wire::offer::operation::Type::Reserve as i32),
-                        reserve: Some(wire::offer::operation::Reserve {
-                            resources: vec![half_a_cpu(&role)],
-                            ..wire::offer::operation::Reserve::default()
-                        }),
-                        ..wire::offer::Operation::default()
-                    }),
-                }
+                let reserve = wire::offer::operation::Reserve {
+                    resources: vec![half_a_cpu(&role)],
+                    ..wire::offer::operation::Reserve::default()
+                };
+                let operation = wire::offer::Operation {
+                    r#type: Some(wire::offer::operation::Type::Reserve as i32),
+                    reserve: Some(reserve),
+                    ..wire::offer::Operation::default()
+                };
+                of_agent(agent_id, operation)
             }
             Act::Unreserve { agent, role } => {
                 let Some(agent_id) = self.agent_id(agent) else {
                     return;
                 };
-                OperatorRequest::AgentOperation {
-                    agent_id,
-                    operation: Box::new(wire::offer::Operation {
-                        r#type: Some(wire::offer::operation::Type::Unreserve as i32),
-                        unreserve: Some(wire::offer::operation::Unreserve {
-                            resources: vec![half_a_cpu(&role)],
-                        }),
-                        ..wire::offer::Operation::default()
-                    }),
-                }
+                let resources = vec![half_a_cpu(&role)];
+                let operation = wire::offer::Operation {
+                    r#type: Some(wire::offer::operation::Type::Unreserve as i32),
+                    unreserve: Some(wire::offer::operation::Unreserve { resources }),
+                    ..wire::offer::Operation::default()
+                };
+                of_agent(agent_id, operation)
             }
             Act::Weight { role, micro } => OperatorRequest::UpdateWeights {
                 weights: vec![(role, micro)],
@@ -523,15 +519,23 @@ impl World {
         self.operator.order(&mut self.core, request);
     }
 
-    fn agent_id(&self, agent: usize) -> Option<tepui_model::AgentId> {
+    fn agent_id(&self, agent: usize) -> Option<AgentId> {
         let id = self.agents[agent].id();
         (!id.is_empty()).then(|| id.as_str().into())
     }
 
-    fn condemn(&mut self, agent: usize) -> Option<tepui_model::AgentId> {
+    fn condemn(&mut self, agent: usize) -> Option<AgentId> {
         let id = self.agent_id(agent)?;
         self.core.checkers.tasks.condemned(agent);
         Some(id)
+    }
+}
+
+fn of_agent(agent_id: AgentId, operation: wire::offer::Operation) -> OperatorRequest {
+    let operation = Box::new(operation);
+    OperatorRequest::AgentOperation {
+        agent_id,
+        operation,
     }
 }
 
