@@ -358,8 +358,15 @@ impl World {
             Host::Operator => {
                 let taken = matches!(frame, Frame::Answer(status, _) if status < 300);
                 self.operator.frame(&mut self.core, conn, frame);
-                // Whoever leads has what the operator has just been promised.
-                if taken && let Some((_, state)) = self.leading_state() {
+                // Whoever leads has what the operator has just been promised; who led before may
+                // not know it.
+                let terms = self.masters.iter().filter_map(|it| it.process.as_ref());
+                let newest = terms.map(|it| it.raft.node.term()).max();
+                let leader = self.leader().and_then(|it| self.masters[it].leading_term());
+                if taken
+                    && leader == newest
+                    && let Some((_, state)) = self.leading_state()
+                {
                     let verdict = self.core.checkers.orders.kept(state);
                     self.core.judge("orders", verdict);
                 }

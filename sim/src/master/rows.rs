@@ -34,6 +34,8 @@ pub(super) struct Fetch {
     message: Bytes,
     from: NodeId,
     tries: usize,
+    /// Who was asked last, in which life and until when its answer is waited for.
+    asked: Option<(usize, u64, u64)>,
 }
 
 /// A peer that was promised rows, as its sender knows it.
@@ -160,6 +162,7 @@ impl Process {
             message,
             from,
             tries: 0,
+            asked: None,
         });
         self.ask_for_rows(body, core);
     }
@@ -171,6 +174,12 @@ impl Process {
         fetch.tries += 1;
         let (from, ticket) = (fetch.from, fetch.ticket);
         let source = core.nodes.get(&from).copied();
+        // Another member at its address says so at once.
+        let is_there = |it: &usize| {
+            let ids = core.nodes.iter().filter(|(_, host)| *host == it);
+            ids.map(|(id, _)| *id).max() == Some(from)
+        };
+        let source = source.filter(is_there);
         let source = source.filter(|it| *it != body.number && fetch.tries <= TRIES);
         let Some(source) = source else {
             self.fetch = None;
@@ -189,8 +198,18 @@ impl Process {
         };
         let (delay, life) = (core.net.delay(), core.life(source));
         core.after(delay, WorldEvent::Master(source, life, event));
-        // Who asks a process that is gone waits for nothing.
-        body.later(core, 2 * SECOND, Event::RowsCome(None));
+        fetch.asked = Some((source, life, core.now + 2 * SECOND));
+        body.later(core, SECOND / 4, Event::RowsCome(None));
+    }
+
+    /// Whether rows may still come: the connection breaks with the process at its other end, unless
+    /// that went with its machine.
+    fn may_come(&self, core: &Core) -> bool {
+        let asked = self.fetch.as_ref().and_then(|it| it.asked);
+        asked.is_some_and(|(source, life, until)| {
+            let lives = core.life(source) == life || core.is_dark(Host::Master(source));
+            lives && core.now < until
+        })
     }
 
     /// A peer asks for rows: they are sent as they lie in the store, once they are new enough.
@@ -238,6 +257,10 @@ impl Process {
         core: &mut Core,
         rows: Option<Box<Copied>>,
     ) -> Result<(), Fatal> {
+        if rows.is_none() && self.may_come(core) {
+            body.later(core, SECOND / 4, Event::RowsCome(None));
+            return Ok(());
+        }
         let Some(fetch) = &self.fetch else {
             return Ok(());
         };
