@@ -248,7 +248,7 @@ impl Offers {
         for operation in &output.log {
             match &operation.kind {
                 Some(Kind::PutFramework(it)) => self.check_roles(master, it)?,
-                Some(Kind::LaunchTask(it)) => check_launch(state, it)?,
+                Some(Kind::SetQuotas(it)) => self.check_rescinded(master, output, it)?,
                 _ => {}
             }
         }
@@ -278,16 +278,36 @@ impl Offers {
         if subscribed.is_empty() {
             return Ok(());
         }
-        let is_new = |id: &OfferId| {
-            let mut changes = output.view.iter();
-            changes.any(|it| matches!(it, ViewChange::OfferAdded(offer) if offer.id == *id))
-        };
         let mut all = self.outstanding.get(&master).into_iter().flatten();
-        match all.find(|(id, it)| subscribed.contains(&it.offer.framework_id) && !is_new(id)) {
+        let unknown = |(id, it): &(&OfferId, &Outstanding)| {
+            subscribed.contains(&it.offer.framework_id) && !is_added(output, id)
+        };
+        match all.find(unknown) {
             None => Ok(()),
             Some((id, it)) => Err(format!(
                 "offer {id} was made to a scheduler of framework {} that is not there any more",
                 it.framework
+            )),
+        }
+    }
+
+    /// What was offered before a quota was set cannot be accepted beyond it.
+    fn check_rescinded(
+        &self,
+        master: usize,
+        output: &Output,
+        set: &tepui_model::log::SetQuotas,
+    ) -> Result<(), String> {
+        let limited = |role: &str| {
+            let mut quotas = set.quotas.iter();
+            quotas.any(|it| it.role == role && !it.limits.is_empty())
+        };
+        let mut all = self.outstanding.get(&master).into_iter().flatten();
+        match all.find(|(id, it)| limited(&it.role) && !is_added(output, id)) {
+            None => Ok(()),
+            Some((id, it)) => Err(format!(
+                "offer {id} of role {} is older than its quota, and still out",
+                it.role
             )),
         }
     }
@@ -430,32 +450,10 @@ fn used_by_tasks(state: &ClusterState, of: &impl Fn(&str) -> bool) -> BTreeMap<S
     amounts.unreserved
 }
 
-/// No launch passes the quota of its role, also not out of an offer that is older than the quota.
-fn check_launch(state: &ClusterState, it: &tepui_model::log::LaunchTask) -> Result<(), String> {
-    let Some(task) = &it.task else {
-        return Ok(());
-    };
-    let role = task.role.as_str();
-    let Some(quota) = state.quota(role) else {
-        return Ok(());
-    };
-    let within =
-        |it: &str| it == role || it.strip_prefix(role).is_some_and(|it| it.starts_with('/'));
-    let used = used_by_tasks(state, &within);
-    let mut own = Amounts::default();
-    own.add(&task.resources);
-    for (name, limit) in &quota.limits {
-        let limit = (limit.value * 1000.0).round() as i64;
-        let used = used.get(name).copied().unwrap_or(0);
-        if used > limit && own.unreserved.get(name).copied().unwrap_or(0) > 0 {
-            return Err(format!(
-                "task {} is launched for role {role}, which may have {limit} thousandths of \
-                 {name} and then has {used}",
-                task.task_id
-            ));
-        }
-    }
-    Ok(())
+/// Whether a step made an offer.
+fn is_added(output: &Output, id: &OfferId) -> bool {
+    let mut changes = output.view.iter();
+    changes.any(|it| matches!(it, ViewChange::OfferAdded(offer) if offer.id == *id))
 }
 
 /// Whether an operation may change what is to be offered of an agent.
