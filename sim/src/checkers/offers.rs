@@ -125,18 +125,20 @@ impl Offers {
         })
     }
 
+    fn out(&self, master: usize) -> impl Iterator<Item = (&OfferId, &Outstanding)> {
+        self.outstanding.get(&master).into_iter().flatten()
+    }
+
     /// Offers that are out, as frameworks and agents.
     pub fn outstanding(&self, master: usize) -> impl Iterator<Item = (&str, &AgentId)> {
-        self.outstanding
-            .get(&master)
-            .into_iter()
-            .flat_map(|it| it.values())
+        self.out(master)
+            .map(|(_, it)| it)
             .map(|it| (it.framework.as_str(), &it.agent))
     }
 
     /// Whether something of an agent is offered to a role.
     pub fn is_offered_to(&self, master: usize, agent: &AgentId, role: &str) -> bool {
-        let mut all = self.outstanding.get(&master).into_iter().flatten();
+        let mut all = self.out(master);
         all.any(|(_, it)| it.agent == *agent && it.role == role)
     }
 
@@ -166,7 +168,7 @@ impl Offers {
         for (_, _, executor) in state.executors_of_agent(agent) {
             used.add(&executor.resources);
         }
-        let offers = self.outstanding.get(&master).into_iter().flatten();
+        let offers = self.out(master);
         for (_, offer) in offers.filter(|(_, it)| it.agent == *agent) {
             used.merge(&offer.amounts);
         }
@@ -253,12 +255,7 @@ impl Offers {
             }
         }
         if output.log.iter().any(concerns_agents) {
-            for it in self
-                .outstanding
-                .get(&master)
-                .into_iter()
-                .flat_map(|it| it.values())
-            {
+            for it in self.out(master).map(|(_, it)| it) {
                 check_offered(state, &it.offer)?;
             }
         }
@@ -278,7 +275,7 @@ impl Offers {
         if subscribed.is_empty() {
             return Ok(());
         }
-        let mut all = self.outstanding.get(&master).into_iter().flatten();
+        let mut all = self.out(master);
         let unknown = |(id, it): &(&OfferId, &Outstanding)| {
             subscribed.contains(&it.offer.framework_id) && !is_added(output, id)
         };
@@ -302,7 +299,7 @@ impl Offers {
             let mut quotas = set.quotas.iter();
             quotas.any(|it| it.role == role && !it.limits.is_empty())
         };
-        let mut all = self.outstanding.get(&master).into_iter().flatten();
+        let mut all = self.out(master);
         match all.find(|(id, it)| limited(&it.role) && !is_added(output, id)) {
             None => Ok(()),
             Some((id, it)) => Err(format!(
@@ -320,7 +317,7 @@ impl Offers {
     ) -> Result<(), String> {
         let row = put.framework.clone().unwrap_or_default();
         let info = wire::FrameworkInfo::decode(row.info_payload).unwrap_or_default();
-        let all = self.outstanding.get(&master).into_iter().flatten();
+        let all = self.out(master);
         let mut own = all.filter(|(_, it)| it.framework == row.framework_id);
         match own.find(|(_, it)| !info.roles.contains(&it.role)) {
             None => Ok(()),
@@ -404,15 +401,14 @@ impl Offers {
         let Some(quota) = state.quota(top) else {
             return Ok(());
         };
-        let of_top =
-            |it: &str| it == top || it.strip_prefix(top).is_some_and(|it| it.starts_with('/'));
+        let of_top = |it: &str| is_within(it, top);
         let mut used = used_by_tasks(state, &of_top);
         let mut add = |amounts: &Amounts| {
             for (name, millis) in &amounts.unreserved {
                 *used.entry(name.clone()).or_default() += millis;
             }
         };
-        let offers = self.outstanding.get(&master).into_iter().flatten();
+        let offers = self.out(master);
         for (_, offer) in offers.filter(|(_, it)| of_top(&it.role)) {
             add(&offer.amounts);
         }
@@ -422,10 +418,7 @@ impl Offers {
             // Only a new offer can pass it: what is there may be older than the limit.
             if used > limit && added.unreserved.get(name).copied().unwrap_or(0) > 0 {
                 let offers: Vec<_> = self
-                    .outstanding
-                    .get(&master)
-                    .into_iter()
-                    .flatten()
+                    .out(master)
                     .filter(|(_, it)| of_top(&it.role))
                     .map(|(id, it)| (id, &it.role, &it.amounts.unreserved))
                     .collect();
@@ -448,6 +441,12 @@ fn used_by_tasks(state: &ClusterState, of: &impl Fn(&str) -> bool) -> BTreeMap<S
         }
     }
     amounts.unreserved
+}
+
+/// Whether a role is another one or below it.
+fn is_within(role: &str, other: &str) -> bool {
+    let below = role.strip_prefix(other);
+    below.is_some_and(|it| it.is_empty() || it.starts_with('/'))
 }
 
 /// Whether a step made an offer.
@@ -514,13 +513,7 @@ fn check_offered(state: &ClusterState, offer: &Offer) -> Result<(), String> {
     let mut owners = owners.filter_map(|it| it.role.as_deref());
     let role = offer.role.as_str();
     // What is reserved is for a role and those below it.
-    let within = |owner: &str| {
-        role == owner
-            || role
-                .strip_prefix(owner)
-                .is_some_and(|it| it.starts_with('/'))
-    };
-    if let Some(owner) = owners.find(|it| !within(it)) {
+    if let Some(owner) = owners.find(|it| !is_within(role, it)) {
         return Err(format!(
             "role {role} is offered what is reserved for {owner} on agent {}",
             offer.agent_id
